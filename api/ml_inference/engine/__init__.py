@@ -1,0 +1,1 @@
+"""Runs models: sessions, batches, and the registry that loads each model once."""
