@@ -26,7 +26,7 @@ Nothing here knows of HTTP or gRPC: `web/errors.py` holds the one table from cla
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 
 class ProcessorError(Exception):
@@ -93,7 +93,21 @@ class Unavailable(ProcessorError):
 
 
 class Overloaded(Unavailable):
-    """The queue is full by requests, rows or bytes."""
+    """The queue is full by requests or bytes, or too long for this request's deadline.
+
+    Attributes:
+        reason: `queue_full` or `deadline`, as the metrics name it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float = 1.0,
+        reason: Literal["queue_full", "deadline"] = "queue_full",
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.reason = reason
 
 
 class NotReady(Unavailable):

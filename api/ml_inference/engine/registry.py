@@ -1,0 +1,277 @@
+"""Every model is loaded once, in the background, and everybody waits for that same load."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ml_inference.engine.loading import LoadedModel, load_model
+from ml_inference.engine.model import EngineConfig, ServedModel
+from ml_inference.engine.session import resolve_device
+from ml_inference.errors import (
+    CardInvalid,
+    Forbidden,
+    ModelNotFound,
+    NotReady,
+    ProcessorError,
+    SourceFailed,
+    Unauthorised,
+)
+from ml_inference.sources.base import ModelReference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ml_inference.sources.base import ModelBundle, ModelSource
+    from ml_inference.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}")
+VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+PARALLEL_LOADS: Final = 2
+REMEMBER_SECONDS: Final = 10.0
+"""How long a failure answers for itself before the source is asked again."""
+REMEMBER_NAMES: Final = 1024
+
+
+class ModelState(StrEnum):
+    """Where a model stands."""
+
+    KNOWN = "known"
+    """A source has it; nobody asked for it yet."""
+    LOADING = "loading"
+    READY = "ready"
+    REFUSED = "refused"
+    """Its card, profile or graph cannot be served."""
+    FAILED = "failed"
+    """Its source failed; it will be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A model's state, with reasons.
+
+    Attributes:
+        version: None while unknown.
+        problems: `(pointer, message)` pairs of a refused model.
+    """
+
+    name: str
+    version: str | None
+    source: str
+    state: ModelState
+    reason: str | None = None
+    problems: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: ProcessorError
+    until: float
+
+
+type Wanted = tuple[str, str | None]
+
+
+class ModelRegistry:
+    """Models by name and version, over an ordered list of sources. Lives on one event loop."""
+
+    def __init__(self, sources: Sequence[ModelSource], config: EngineConfig, metrics: Metrics) -> None:
+        self._sources = tuple(sources)
+        self._config = config
+        self._metrics = metrics
+        self.device = resolve_device(config.device)
+        self._models: dict[tuple[str, str], ServedModel] = {}
+        self._latest: dict[str, str] = {}
+        self._loads: dict[Wanted, asyncio.Task[ServedModel]] = {}
+        self._opening: dict[tuple[str, str], asyncio.Task[ServedModel]] = {}
+        self._failures: OrderedDict[Wanted, _Failure] = OrderedDict()
+        self._pool = ThreadPoolExecutor(PARALLEL_LOADS, thread_name_prefix="model-loader")
+        self._preloading = False
+        self._draining = False
+        self.preload_failures: dict[str, str] = {}
+
+    async def get(self, name: str, version: str | None, deadline: float) -> ServedModel:
+        """A model that answers; the first caller loads it, the others await that same load.
+
+        `version` None is the latest. `deadline` is in monotonic seconds; the load itself goes on after it.
+
+        Raises:
+            ModelNotFound, CardInvalid, SourceFailed, Unauthorised, Forbidden: as the source or the load says.
+            NotReady: still loading when the deadline passed.
+        """
+        model = self.loaded(name, version)
+        if model is not None:
+            return model
+        _check_names(name, version)
+        task = self._load_task((name, version))
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise NotReady(f"model {name} is still being loaded", retry_after=2.0) from None
+
+    def loaded(self, name: str, version: str | None = None) -> ServedModel | None:
+        """The model if it answers already; never loads."""
+        wanted = self._latest.get(name) if version is None else version
+        return None if wanted is None else self._models.get((name, wanted))
+
+    def versions(self, name: str) -> list[ServedModel]:
+        """Every loaded version of a model."""
+        return [model for (known, _), model in self._models.items() if known == name]
+
+    def statuses(self) -> list[ModelStatus]:
+        """Every model that the sources know without a network, and every one that was loaded or tried."""
+        found: dict[str, ModelStatus] = {}
+        for source in self._sources:
+            for name in source.names():
+                found.setdefault(name, ModelStatus(name, None, source.scheme, ModelState.KNOWN))
+        for (name, version), failure in self._failures.items():
+            status = _failed_status(name, version, failure.error)
+            if status is not None:
+                origin = found[name].source if name in found else ""
+                found[name] = replace(status, source=origin)
+        for name, version in self._loads:
+            known = found.get(name)
+            found[name] = ModelStatus(name, version, known.source if known else "", ModelState.LOADING)
+        result = {(status.name, status.version): status for status in found.values()}
+        for model in self._models.values():
+            result.pop((model.name, None), None)
+            result[model.name, model.version] = ModelStatus(
+                model.name, model.version, model.source, ModelState.READY, model.notice
+            )
+        return sorted(result.values(), key=lambda status: (status.name, status.version or ""))
+
+    async def preload(self, names: Sequence[str]) -> None:
+        """Load these before the service calls itself ready; failures are kept as reasons."""
+        self._preloading = True
+        try:
+            await asyncio.gather(*(self._preload(name) for name in names))
+        finally:
+            self._preloading = False
+
+    async def _preload(self, name: str) -> None:
+        try:
+            await self.get(name, None, float("inf"))
+        except ProcessorError as exc:
+            self.preload_failures[name] = str(exc)
+            log.error("preload failed", model=name, reason=str(exc))  # noqa: TRY400 - a sentence, not a stack
+
+    def unready(self) -> list[str]:
+        """Reasons why traffic should go elsewhere; empty when ready."""
+        reasons = [f"model {name}: {reason}" for name, reason in self.preload_failures.items()]
+        if self._draining:
+            reasons.append("draining")
+        if self._preloading:
+            reasons.append("loading the models named in MODELS")
+        reasons += [f"model {m.name}: a lane is dead" for m in self._models.values() if not m.healthy]
+        return reasons
+
+    def start_draining(self) -> None:
+        """Tell the load balancer to go elsewhere; requests are still answered."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Answer what was accepted, then let go of models and sources."""
+        self._draining = True
+        for task in [*self._loads.values(), *self._opening.values()]:
+            task.cancel()
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for source in self._sources:
+            source.close()
+
+    # ---- loading
+
+    def _load_task(self, wanted: Wanted) -> asyncio.Task[ServedModel]:
+        failure = self._failures.get(wanted)
+        if failure is not None and time.monotonic() < failure.until:
+            raise failure.error.with_traceback(None)
+        task = self._loads.get(wanted)
+        if task is None:
+            task = asyncio.create_task(self._load(wanted), name=f"load {wanted[0]}")
+            self._loads[wanted] = task
+            task.add_done_callback(lambda done: self._loaded(wanted, done))
+        return task
+
+    def _loaded(self, wanted: Wanted, task: asyncio.Task[ServedModel]) -> None:
+        self._loads.pop(wanted, None)
+        self._failures.pop(wanted, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, ProcessorError):
+            self._failures[wanted] = _Failure(error, time.monotonic() + REMEMBER_SECONDS)
+            while len(self._failures) > REMEMBER_NAMES:
+                self._failures.popitem(last=False)
+            if not isinstance(error, ModelNotFound):
+                log.warning("model not loaded", model=wanted[0], version=wanted[1], reason=str(error))
+
+    async def _load(self, wanted: Wanted) -> ServedModel:
+        started = time.perf_counter()
+        bundle = await self._in_pool(self._fetch, ModelReference(*wanted))
+        key = (bundle.name, bundle.version)
+        if key not in self._models:
+            opening = self._opening.get(key)
+            if opening is None:
+                opening = asyncio.create_task(self._open(bundle, started))
+                self._opening[key] = opening
+                opening.add_done_callback(lambda _: self._opening.pop(key, None))
+            await asyncio.shield(opening)
+        if wanted[1] is None:
+            self._latest[wanted[0]] = bundle.version
+        return self._models[key]
+
+    async def _open(self, bundle: ModelBundle, started: float) -> ServedModel:
+        loaded: LoadedModel = await self._in_pool(load_model, bundle, self.device, self._config.threads)
+        loaded = replace(loaded, seconds=time.perf_counter() - started)
+        model = ServedModel(loaded, self._config, self._metrics.model(bundle.name, bundle.version))
+        self._models[bundle.name, bundle.version] = model
+        log.info(
+            "model ready",
+            model=model.name,
+            version=model.version,
+            source=model.source,
+            device=str(self.device),
+            threads=loaded.threads,
+            seconds=round(loaded.seconds, 3),
+            batching=loaded.safety.note,
+        )
+        return model
+
+    def _fetch(self, reference: ModelReference) -> ModelBundle:
+        """Ask the sources in order; the first that knows the name serves it."""
+        for source in self._sources:
+            try:
+                return source.fetch(reference)
+            except ModelNotFound:
+                continue
+        version = "" if reference.version is None else f" version {reference.version}"
+        raise ModelNotFound(f"no source has a model {reference.name}{version}")
+
+    async def _in_pool[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+
+
+def _check_names(name: str, version: str | None) -> None:
+    """Names come from strangers: only those of the legal alphabet reach a source."""
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ModelNotFound(f"{name[:64]!r} is not a model name")
+    if version is not None and (not VERSION.fullmatch(version) or ".." in version):
+        raise ModelNotFound(f"{version[:64]!r} is not a version")
+
+
+def _failed_status(name: str, version: str | None, error: ProcessorError) -> ModelStatus | None:
+    if isinstance(error, CardInvalid):
+        return ModelStatus(name, version, "", ModelState.REFUSED, str(error), error.problems)
+    if isinstance(error, SourceFailed | Unauthorised | Forbidden):
+        return ModelStatus(name, version, "", ModelState.FAILED, str(error))
+    return None

@@ -1,0 +1,190 @@
+"""Every metric name on one page, and how the service logs.
+
+Accounting of requests, so that dashboards can trust it: each inference request is counted once in
+`model_counter_total` and ends as exactly one of: an answer, one `model_inference_errors_total` (by class of error,
+rejections and time-outs included), or one `model_inference_rejected_total{reason="cancelled"}`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: TID251 - this is its home
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest  # noqa: TID251 - this is its home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Phase = Literal["decode", "prepare", "infer", "interpret", "encode"]
+Reason = Literal["queue_full", "deadline", "quota", "too_large", "cancelled"]
+
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LABELS: Final = ("model", "version")
+
+
+class Metrics:
+    """The service's metrics on one registry. A model's name becomes a label only through `model()`, after it loaded."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self.requests = self._counter("model_counter", "inference requests for a model")
+        self.errors = self._counter(
+            "model_inference_errors", "failed requests, by class of error", "error_type"
+        )
+        self.timeouts = self._counter("model_inference_timeout", "requests that passed their deadline")
+        self.rejected = self._counter("model_inference_rejected", "requests turned away", "reason")
+        self.restarts = self._counter("model_lane_restarts", "lanes replaced after they died or hung")
+        self.duration = self._histogram(
+            "model_inference_duration_seconds", "one run of the model on a batch", SECONDS
+        )
+        self.batch_size = self._histogram("model_inference_batch_size", "rows in a batch", ROWS)
+        self.queue = self._histogram("model_inference_queue_seconds", "waiting for a batch", SECONDS)
+        self.phases = self._histogram(
+            "model_inference_request_seconds", "time of a request in each phase", SECONDS, "phase"
+        )
+        self.pending_requests = self._gauge("model_inference_pending_requests", "requests in the queue now")
+        self.pending_bytes = self._gauge("model_inference_pending_bytes", "bytes of tensors in the queue now")
+        self.predicted_wait = self._gauge(
+            "model_inference_predicted_wait_seconds", "pending work divided by measured throughput"
+        )
+        self.busy = self._gauge("model_inference_busy_ratio", "share of lane time spent running")
+        self.load_seconds = self._gauge("model_load_seconds", "seconds that fetching and loading took")
+        self.ready = self._gauge("model_ready", "1 while the model answers")
+        self.memory = self._gauge("model_memory_bytes", "resident memory that loading the model added")
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, [*LABELS, *labels], registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(name, meaning, LABELS, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, meaning, [*LABELS, *labels], registry=self.registry, buckets=buckets)
+
+    def model(self, name: str, version: str) -> ModelMetrics:
+        """The metrics of one loaded model, made on first use."""
+        return self._models.setdefault((name, version), ModelMetrics(self, name, version))
+
+    def render(self) -> tuple[bytes, str]:
+        """The Prometheus text exposition and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class ModelMetrics:
+    """`Metrics` with the labels of one model bound; what the engine reports to."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        self._metrics = metrics
+        self._labels = (model, version)
+        self._requests = metrics.requests.labels(*self._labels)
+        self._timeouts = metrics.timeouts.labels(*self._labels)
+        self._duration = metrics.duration.labels(*self._labels)
+        self._batch_size = metrics.batch_size.labels(*self._labels)
+        self._queue = metrics.queue.labels(*self._labels)
+        self._ready = metrics.ready.labels(*self._labels)
+
+    def requested(self) -> None:
+        """One more inference request."""
+        self._requests.inc()
+
+    def failed(self, error_type: str) -> None:
+        """A request failed with this class of error."""
+        self._metrics.errors.labels(*self._labels, error_type).inc()
+
+    def timed_out(self) -> None:
+        """A request passed its deadline."""
+        self._timeouts.inc()
+
+    def rejected(self, reason: Reason) -> None:
+        """A request was turned away, or its caller left."""
+        self._metrics.rejected.labels(*self._labels, reason).inc()
+
+    def ran(self, rows: int, seconds: float) -> None:
+        """One batch of `rows` ran for `seconds`."""
+        self._batch_size.observe(rows)
+        self._duration.observe(seconds)
+
+    def queued(self, seconds: float) -> None:
+        """A request waited so long for its batch."""
+        self._queue.observe(seconds)
+
+    def phase(self, name: Phase, seconds: float) -> None:
+        """A request spent so long in this phase."""
+        self._metrics.phases.labels(*self._labels, name).observe(seconds)
+
+    def lane_restarted(self) -> None:
+        """A lane died or hung and was replaced."""
+        self._metrics.restarts.labels(*self._labels).inc()
+
+    def loaded(self, seconds: float, memory_bytes: int) -> None:
+        """The model answers from now on."""
+        self._metrics.load_seconds.labels(*self._labels).set(seconds)
+        self._metrics.memory.labels(*self._labels).set(memory_bytes)
+        self._ready.set(1)
+
+    def unloaded(self) -> None:
+        """The model answers no more."""
+        self._ready.set(0)
+        for gauge in (self._metrics.pending_requests, self._metrics.pending_bytes):
+            gauge.labels(*self._labels).set_function(float)
+        self._metrics.predicted_wait.labels(*self._labels).set_function(float)
+        self._metrics.busy.labels(*self._labels).set_function(float)
+
+    def watch(
+        self,
+        *,
+        requests: Callable[[], float],
+        size: Callable[[], float],
+        wait: Callable[[], float],
+        busy: Callable[[], float],
+    ) -> None:
+        """Read the queue's gauges from the queue itself, at each scrape, so that they cannot drift from it."""
+        self._metrics.pending_requests.labels(*self._labels).set_function(requests)
+        self._metrics.pending_bytes.labels(*self._labels).set_function(size)
+        self._metrics.predicted_wait.labels(*self._labels).set_function(wait)
+        self._metrics.busy.labels(*self._labels).set_function(busy)
+
+
+def configure_logging(style: Literal["text", "json"], level: str) -> None:
+    """One line per event on stderr, from structlog and the standard library alike.
+
+    A request's id is bound with `structlog.contextvars.bind_contextvars(request_id=…)` and appears on its lines.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if style == "json":
+        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        render = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("httpx", "httpcore", "rasterio", "multipart", "python_multipart"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
