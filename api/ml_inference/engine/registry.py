@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ml_inference.engine.lane import LaneThread
 from ml_inference.engine.loading import LoadedModel, load_model
 from ml_inference.engine.model import EngineConfig, ServedModel
 from ml_inference.engine.session import resolve_device
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,127}")
-VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PARALLEL_LOADS: Final = 2
 REMEMBER_SECONDS: Final = 10.0
 """How long a failure answers for itself before the source is asked again."""
@@ -80,9 +77,6 @@ class _Failure:
     until: float
 
 
-type Wanted = tuple[str, str | None]
-
-
 class ModelRegistry:
     """Models by name and version, over an ordered list of sources. Lives on one event loop."""
 
@@ -93,10 +87,10 @@ class ModelRegistry:
         self.device = resolve_device(config.device)
         self._models: dict[tuple[str, str], ServedModel] = {}
         self._latest: dict[str, str] = {}
-        self._loads: dict[Wanted, asyncio.Task[ServedModel]] = {}
+        self._loads: dict[ModelReference, asyncio.Task[ServedModel]] = {}
         self._opening: dict[tuple[str, str], asyncio.Task[ServedModel]] = {}
-        self._failures: OrderedDict[Wanted, _Failure] = OrderedDict()
-        self._pool = ThreadPoolExecutor(PARALLEL_LOADS, thread_name_prefix="model-loader")
+        self._failures: OrderedDict[ModelReference, _Failure] = OrderedDict()
+        self._slots = asyncio.Semaphore(PARALLEL_LOADS)
         self._preloading = False
         self._draining = False
         self.preload_failures: dict[str, str] = {}
@@ -113,8 +107,7 @@ class ModelRegistry:
         model = self.loaded(name, version)
         if model is not None:
             return model
-        _check_names(name, version)
-        task = self._load_task((name, version))
+        task = self._load_task(ModelReference(name, version))
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await asyncio.shield(task)
@@ -136,14 +129,14 @@ class ModelRegistry:
         for source in self._sources:
             for name in source.names():
                 found.setdefault(name, ModelStatus(name, None, source.scheme, ModelState.KNOWN))
-        for (name, version), failure in self._failures.items():
-            status = _failed_status(name, version, failure.error)
+        for wanted, failure in self._failures.items():
+            status = _failed_status(wanted, failure.error)
             if status is not None:
-                origin = found[name].source if name in found else ""
-                found[name] = replace(status, source=origin)
-        for name, version in self._loads:
-            known = found.get(name)
-            found[name] = ModelStatus(name, version, known.source if known else "", ModelState.LOADING)
+                origin = found[wanted.name].source if wanted.name in found else ""
+                found[wanted.name] = replace(status, source=origin)
+        for wanted in self._loads:
+            origin = found[wanted.name].source if wanted.name in found else ""
+            found[wanted.name] = ModelStatus(wanted.name, wanted.version, origin, ModelState.LOADING)
         result = {(status.name, status.version): status for status in found.values()}
         for model in self._models.values():
             result.pop((model.name, None), None)
@@ -182,29 +175,28 @@ class ModelRegistry:
         self._draining = True
 
     async def close(self) -> None:
-        """Answer what was accepted, then let go of models and sources."""
+        """Answer what was accepted, then let go of the models; the sources belong to who opened them."""
         self._draining = True
-        for task in [*self._loads.values(), *self._opening.values()]:
+        loads = [*self._loads.values(), *self._opening.values()]
+        for task in loads:
             task.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
         await asyncio.gather(*(model.close() for model in self._models.values()))
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for source in self._sources:
-            source.close()
 
     # ---- loading
 
-    def _load_task(self, wanted: Wanted) -> asyncio.Task[ServedModel]:
+    def _load_task(self, wanted: ModelReference) -> asyncio.Task[ServedModel]:
         failure = self._failures.get(wanted)
         if failure is not None and time.monotonic() < failure.until:
             raise failure.error.with_traceback(None)
         task = self._loads.get(wanted)
         if task is None:
-            task = asyncio.create_task(self._load(wanted), name=f"load {wanted[0]}")
+            task = asyncio.create_task(self._load(wanted), name=f"load {wanted.name}")
             self._loads[wanted] = task
             task.add_done_callback(lambda done: self._loaded(wanted, done))
         return task
 
-    def _loaded(self, wanted: Wanted, task: asyncio.Task[ServedModel]) -> None:
+    def _loaded(self, wanted: ModelReference, task: asyncio.Task[ServedModel]) -> None:
         self._loads.pop(wanted, None)
         self._failures.pop(wanted, None)
         error = None if task.cancelled() else task.exception()
@@ -213,11 +205,11 @@ class ModelRegistry:
             while len(self._failures) > REMEMBER_NAMES:
                 self._failures.popitem(last=False)
             if not isinstance(error, ModelNotFound):
-                log.warning("model not loaded", model=wanted[0], version=wanted[1], reason=str(error))
+                log.warning("model not loaded", model=wanted.name, version=wanted.version, reason=str(error))
 
-    async def _load(self, wanted: Wanted) -> ServedModel:
+    async def _load(self, wanted: ModelReference) -> ServedModel:
         started = time.perf_counter()
-        bundle = await self._in_pool(self._fetch, ModelReference(*wanted))
+        bundle = await self._in_thread(partial(self._fetch, wanted))
         key = (bundle.name, bundle.version)
         if key not in self._models:
             opening = self._opening.get(key)
@@ -226,12 +218,14 @@ class ModelRegistry:
                 self._opening[key] = opening
                 opening.add_done_callback(lambda _: self._opening.pop(key, None))
             await asyncio.shield(opening)
-        if wanted[1] is None:
-            self._latest[wanted[0]] = bundle.version
+        if wanted.version is None:
+            self._latest[wanted.name] = bundle.version
         return self._models[key]
 
     async def _open(self, bundle: ModelBundle, started: float) -> ServedModel:
-        loaded: LoadedModel = await self._in_pool(load_model, bundle, self.device, self._config.threads)
+        loaded: LoadedModel = await self._in_thread(
+            partial(load_model, bundle, self.device, self._config.threads)
+        )
         loaded = replace(loaded, seconds=time.perf_counter() - started)
         model = ServedModel(loaded, self._config, self._metrics.model(bundle.name, bundle.version))
         self._models[bundle.name, bundle.version] = model
@@ -253,25 +247,24 @@ class ModelRegistry:
             try:
                 return source.fetch(reference)
             except ModelNotFound:
-                continue
+                if reference.name in source.names():  # it knows the model; only this version is missing
+                    raise
         version = "" if reference.version is None else f" version {reference.version}"
         raise ModelNotFound(f"no source has a model {reference.name}{version}")
 
-    async def _in_pool[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+    async def _in_thread[T](self, work: Callable[[], T]) -> T:
+        """Do blocking work in a daemon thread of its own: a hub that never answers must not hold up the exit."""
+        async with self._slots:
+            thread = LaneThread("model-loader")
+            try:
+                return await thread.run(work)
+            finally:
+                thread.stop()
 
 
-def _check_names(name: str, version: str | None) -> None:
-    """Names come from strangers: only those of the legal alphabet reach a source."""
-    if not NAME.fullmatch(name) or ".." in name:
-        raise ModelNotFound(f"{name[:64]!r} is not a model name")
-    if version is not None and (not VERSION.fullmatch(version) or ".." in version):
-        raise ModelNotFound(f"{version[:64]!r} is not a version")
-
-
-def _failed_status(name: str, version: str | None, error: ProcessorError) -> ModelStatus | None:
+def _failed_status(wanted: ModelReference, error: ProcessorError) -> ModelStatus | None:
     if isinstance(error, CardInvalid):
-        return ModelStatus(name, version, "", ModelState.REFUSED, str(error), error.problems)
+        return ModelStatus(wanted.name, wanted.version, "", ModelState.REFUSED, str(error), error.problems)
     if isinstance(error, SourceFailed | Unauthorised | Forbidden):
-        return ModelStatus(name, version, "", ModelState.FAILED, str(error))
+        return ModelStatus(wanted.name, wanted.version, "", ModelState.FAILED, str(error))
     return None

@@ -1,0 +1,231 @@
+"""The registry and the served model, over sources that the test lets go of, and real graphs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ml_inference.contract.options import PredictOptions
+from ml_inference.contract.raster import Raster
+from ml_inference.engine.model import EngineConfig
+from ml_inference.engine.registry import ModelRegistry, ModelState
+from ml_inference.errors import (
+    CardInvalid,
+    ConfigurationInvalid,
+    ContractMismatch,
+    ModelNotFound,
+    NotReady,
+    SourceFailed,
+)
+from ml_inference.sources.base import ModelReference
+from ml_inference.sources.samples import SamplesSource
+from ml_inference.telemetry import Metrics
+
+pytestmark = pytest.mark.anyio
+
+
+class Slow:
+    """A source in front of the samples: counts, waits at a gate, fails on demand."""
+
+    scheme = "slow:"
+
+    def __init__(self, folder, error=None):
+        self._samples = SamplesSource(folder)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error = error
+        self.fetched = []
+
+    def names(self):
+        return self._samples.names()
+
+    def versions(self, name):
+        return self._samples.versions(name)
+
+    def fetch(self, reference, progress=None):
+        self.fetched.append(reference)
+        assert self.gate.wait(20)
+        if self.error:
+            raise self.error
+        return self._samples.fetch(reference, progress)
+
+    def close(self):
+        self._samples.close()
+
+
+@pytest.fixture
+def source(tmp_path):
+    return Slow(tmp_path)
+
+
+@pytest.fixture
+async def registry(source):
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), Metrics())
+    yield registry
+    await registry.close()
+
+
+def soon(seconds=20.0):
+    return time.monotonic() + seconds
+
+
+def tile(height=8, width=9):
+    pixels = np.random.default_rng(0).integers(1, 5000, (2, height, width), dtype=np.uint16)
+    return Raster(pixels, bands=("B04", "B08"))
+
+
+async def test_twenty_callers_share_one_load(registry, source):
+    source.gate.clear()
+    calls = [asyncio.create_task(registry.get("ndvi", None, soon())) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    assert [status.state for status in registry.statuses() if status.name == "ndvi"] == [ModelState.LOADING]
+    source.gate.set()
+    models = await asyncio.gather(*calls)
+    assert len({id(model) for model in models}) == 1
+    assert source.fetched == [ModelReference("ndvi", None)]
+
+
+async def test_newest_and_named_version_are_one_model(registry):
+    newest, named = await asyncio.gather(
+        registry.get("ndvi", None, soon()), registry.get("ndvi", "1", soon())
+    )
+    assert newest is named
+    assert registry.loaded("ndvi") is newest
+
+
+async def test_a_load_outlives_the_deadline_of_who_asked_for_it(registry, source):
+    source.gate.clear()
+    with pytest.raises(NotReady) as early:
+        await registry.get("ndvi", None, soon(0.05))
+    assert early.value.retry_after > 0
+    source.gate.set()
+    assert (await registry.get("ndvi", None, soon())).name == "ndvi"
+    assert len(source.fetched) == 1
+
+
+async def test_a_caller_who_leaves_does_not_cancel_the_load_of_the_others(registry, source):
+    source.gate.clear()
+    leaves, stays = (asyncio.create_task(registry.get("ndvi", None, soon())) for _ in range(2))
+    await asyncio.sleep(0.02)
+    leaves.cancel()
+    source.gate.set()
+    assert (await stays).name == "ndvi"
+
+
+async def test_the_first_source_that_knows_a_name_serves_it(tmp_path):
+    first, second = Slow(tmp_path / "a", ModelNotFound("not here")), Slow(tmp_path / "b")
+    first.names = list
+    registry = ModelRegistry([first, second], EngineConfig(device="cpu"), Metrics())
+    await registry.get("ndvi", None, soon())
+    assert (len(first.fetched), len(second.fetched)) == (1, 1)
+    await registry.close()
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "..", "../ndvi", "a/b", "x" * 10_000, "", "1st", "a\0b"])
+async def test_an_unknown_or_impossible_name_is_not_found(registry, name):
+    with pytest.raises(ModelNotFound) as unknown:
+        await registry.get(name, None, soon())
+    assert len(str(unknown.value)) < 300
+
+
+async def test_an_unknown_version_names_those_there_are(registry):
+    with pytest.raises(ModelNotFound, match="it has 1"):
+        await registry.get("ndvi", "7", soon())
+
+
+async def test_a_refused_model_is_listed_with_its_reasons_and_the_source_not_asked_again_at_once(
+    registry, source
+):
+    source.error = CardInvalid("cannot be served", (("/properties", "nothing of MLM"),))
+    for _ in range(3):
+        with pytest.raises(CardInvalid):
+            await registry.get("ndvi", None, soon())
+    assert len(source.fetched) == 1
+    (status,) = [status for status in registry.statuses() if status.name == "ndvi"]
+    assert (status.state, status.problems) == (ModelState.REFUSED, (("/properties", "nothing of MLM"),))
+
+
+async def test_a_failed_preload_keeps_the_service_unready_and_says_why(registry, source):
+    source.error = SourceFailed("the hub is away")
+    await registry.preload(["ndvi"])
+    assert registry.unready() == ["model ndvi: the hub is away"]
+
+
+async def test_readiness_waits_for_the_preload_and_ends_with_draining(registry, source):
+    source.gate.clear()
+    preload = asyncio.create_task(registry.preload(["ndvi"]))
+    await asyncio.sleep(0.02)
+    assert registry.unready() == ["loading the models named in MODELS"]
+    source.gate.set()
+    await preload
+    assert registry.unready() == []
+    registry.start_draining()
+    assert registry.unready() == ["draining"]
+
+
+async def test_cuda_that_is_missing_stops_the_start(source):
+    with pytest.raises(ConfigurationInvalid, match="DEVICE=cuda"):
+        ModelRegistry([source], EngineConfig(device="cuda"), Metrics())
+
+
+async def test_a_prediction_equals_the_formula_and_tells_its_story(registry):
+    model = await registry.get("ndvi", None, soon())
+    image = tile()
+    answer = await model.predict(image, PredictOptions(), soon())
+    red, nir = image.pixels.astype(np.float32) / np.float32(10000)
+    np.testing.assert_allclose(answer.prediction.values[0], (nir - red) / (nir + red), atol=1e-6)
+    assert answer.applied == ("bands B04,B08", "divide by 10000")
+    assert (answer.model, answer.version) == ("ndvi", "1")
+    assert min(answer.timing.prepare, answer.timing.infer, answer.timing.interpret) > 0
+
+
+async def test_large_and_small_images_are_answered_alike(registry):
+    model = await registry.get("ndvi", None, soon())
+    image = tile(200, 130)
+    whole = await model.predict(image, PredictOptions(), soon())
+    part = await model.predict(Raster(image.pixels[:, :5, :7], bands=image.bands), PredictOptions(), soon())
+    np.testing.assert_array_equal(whole.prediction.values[:, :5, :7], part.prediction.values)
+
+
+async def test_requests_are_accounted_for_by_their_end(source):
+    metrics = Metrics()
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), metrics)
+    model = await registry.get("ndvi", None, soon())
+    with model.accounting():
+        await model.predict(tile(), PredictOptions(), soon())
+    bad = Raster(tile().pixels, bands=("B02", "B03"))
+    with pytest.raises(ContractMismatch), model.accounting():
+        await model.predict(bad, PredictOptions(), soon())
+    with pytest.raises(asyncio.CancelledError), model.accounting():
+        raise asyncio.CancelledError
+    labels = {"model": "ndvi", "version": "1"}
+    value = metrics.registry.get_sample_value
+    assert value("model_counter_total", labels) == 3
+    assert value("model_inference_errors_total", {**labels, "error_type": "ContractMismatch"}) == 1
+    assert value("model_inference_rejected_total", {**labels, "reason": "cancelled"}) == 1
+    assert value("model_inference_duration_seconds_count", labels) == 1
+    assert value("model_ready", labels) == 1
+    await registry.close()
+    assert value("model_ready", labels) == 0
+    assert value("model_inference_pending_requests", labels) == 0
+
+
+async def test_a_model_that_nobody_loaded_makes_no_series(source):
+    metrics = Metrics()
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), metrics)
+    with pytest.raises(ModelNotFound):
+        await registry.get("invented-by-a-stranger", None, soon())
+    assert b"invented" not in metrics.render()[0]
+    await registry.close()
+
+
+async def test_batch_size_is_the_operators_or_the_models_suggestion_at_most(source):
+    for asked, expected in [(None, 8), (3, 3)]:
+        registry = ModelRegistry([source], EngineConfig(device="cpu", batch_size=asked), Metrics())
+        model = await registry.get("ndvi", None, soon())
+        assert model.describe()["batching"]["size"] == expected
+        await registry.close()
