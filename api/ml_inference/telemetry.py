@@ -12,8 +12,14 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: TID251 - this is its home
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest  # noqa: TID251 - this is its home
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +36,8 @@ class Metrics:
     """The service's metrics on one registry. A model's name becomes a label only through `model()`, after it loaded."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        # A second series for each counter and histogram, which no dashboard reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry if registry is not None else CollectorRegistry()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.requests = self._counter("model_counter", "inference requests for a model")
@@ -163,7 +171,12 @@ def configure_logging(style: Literal["text", "json"], level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if style == "json":
-        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # Local variables of a stack may hold secrets.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        render: list[Any] = [
+            structlog.processors.ExceptionRenderer(frames),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
         render = [
             structlog.dev.ConsoleRenderer(

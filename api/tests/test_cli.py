@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio  # noqa: TID251 - the judge of what our own writer wrote
+import rasterio
 from click.testing import CliRunner
 
 from ml_inference import __version__

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -28,7 +28,7 @@ from ml_inference.errors import (
 from ml_inference.sources.base import ModelReference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ml_inference.sources.base import ModelBundle, ModelSource
     from ml_inference.telemetry import Metrics
@@ -145,9 +145,15 @@ class ModelRegistry:
             )
         return sorted(result.values(), key=lambda status: (status.name, status.version or ""))
 
-    async def preload(self, names: Sequence[str]) -> None:
-        """Load these before the service calls itself ready; failures are kept as reasons."""
-        self._preloading = True
+    def preload(self, names: Sequence[str]) -> Coroutine[Any, Any, None]:
+        """Load these before the service calls itself ready, which it is not from this call on.
+
+        Failures are kept as reasons.
+        """
+        self._preloading = bool(names)
+        return self._preload_all(names)
+
+    async def _preload_all(self, names: Sequence[str]) -> None:
         try:
             await asyncio.gather(*(self._preload(name) for name in names))
         finally:

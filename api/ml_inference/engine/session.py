@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 
-import onnxruntime as ort  # noqa: TID251 - this is its home
-
 from ml_inference.contract.card import ANY, DataType, GraphSignature, TensorSpec
 from ml_inference.engine.device import Device, parse_device
-from ml_inference.errors import CardInvalid, InferenceFailed
+from ml_inference.errors import CardInvalid, ConfigurationInvalid, InferenceFailed
+
+try:
+    import onnxruntime as ort
+except ImportError as exc:
+    raise ConfigurationInvalid(
+        "ONNX Runtime is not installed: pip install 'ml-inference-processor[cpu]', or [gpu] for CUDA"
+    ) from exc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import onnxruntime as ort  # noqa: TID251 - the graph is run here by itself, without the service around it
+import onnxruntime as ort
 import pytest
 
 from ml_inference.sources.samples.items import SAMPLES

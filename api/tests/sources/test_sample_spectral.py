@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime as ort  # noqa: TID251 - the graphs are run here by themselves, without the service around them
+import onnxruntime as ort
 import pytest
-import rasterio  # noqa: TID251 - reads the real tiles here, as an independent way to their numbers
+import rasterio
 
 from ml_inference.sources.samples.items import SAMPLES
 
