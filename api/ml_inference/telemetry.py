@@ -193,8 +193,10 @@ def configure_logging(style: Literal["text", "json"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "rasterio", "multipart", "python_multipart"):
+    for chatty in ("httpx", "httpcore", "multipart", "python_multipart"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # Of a damaged file it quotes what stands in it; the request's own error says enough.
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

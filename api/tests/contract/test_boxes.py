@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pixel_cards import DEFAULTS, PLACE, make_card, make_input, make_output, make_pixels
 
-from ml_inference.contract.boxes import Candidates, intersection_over_union, suppress
 from ml_inference.contract.card import Axis, BoxSpec, ClassLabel, Task
 from ml_inference.contract.interpret import interpret
+from ml_inference.contract.interpret.boxes import Candidates, intersection_over_union, suppress
 from ml_inference.contract.options import PredictOptions
 from ml_inference.contract.predictions import Tensors
 from ml_inference.contract.prepare import prepare

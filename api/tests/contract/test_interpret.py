@@ -24,8 +24,8 @@ from pixel_cards import (
     segmentation,
 )
 
-from ml_inference.contract.activation import activate
 from ml_inference.contract.card import Expression, Task
+from ml_inference.contract.interpret.activation import activate
 from ml_inference.contract.options import PredictOptions
 from ml_inference.errors import InferenceFailed
 

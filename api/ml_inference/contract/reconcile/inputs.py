@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ml_inference.contract.card import ANY, Axis, Severity
-from ml_inference.contract.mlm_processing import Channels, chain
-from ml_inference.contract.reconcile_match import match, shape_words
+from ml_inference.contract.mlm.processing import Channels, chain
+from ml_inference.contract.reconcile.match import match, shape_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ml_inference.contract.card import DataType, InputSpec, TensorSpec
-    from ml_inference.contract.mlm_values import Report
+    from ml_inference.contract.mlm.values import Report
 
 
 def settle_inputs(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ml_inference.contract.card import BoxLayout, OutputSpec
-    from ml_inference.contract.mlm_values import Report
+    from ml_inference.contract.mlm.values import Report
 
 COORDINATES = 4
 ROW = 6

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from ml_inference.contract.card import ANY, Axis, InputSpec, Resize
-from ml_inference.contract.mlm_axes import read_layout
-from ml_inference.contract.mlm_bands import read_bands
-from ml_inference.contract.mlm_processing import Channels, read_functions
-from ml_inference.contract.mlm_scaling import read_scaling
-from ml_inference.contract.mlm_values import Cursor, build, show
+from ml_inference.contract.mlm.axes import read_layout
+from ml_inference.contract.mlm.bands import read_bands
+from ml_inference.contract.mlm.processing import Channels, read_functions
+from ml_inference.contract.mlm.scaling import read_scaling
+from ml_inference.contract.mlm.values import Cursor, build, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ml_inference.contract.card import Band, Expression, ScalingStep
-    from ml_inference.contract.mlm_axes import Layout
+    from ml_inference.contract.mlm.axes import Layout
     from ml_inference.contract.profile import InputProfile
 
 _FLAGS = frozenset({"interpolation-max", "wrap-fill-outliers", "wrap-inverse-map"})

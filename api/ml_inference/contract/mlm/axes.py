@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from ml_inference.contract.card import ANY, Axis, DataType
-from ml_inference.contract.mlm_values import show
+from ml_inference.contract.mlm.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ml_inference.contract.mlm_values import Cursor
+    from ml_inference.contract.mlm.values import Cursor
 
 MAX_RANK = 8
 MAX_SIZE = 2**31

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ml_inference.contract.card import ModelCard, Severity
-from ml_inference.contract.mlm_asset import find_asset
-from ml_inference.contract.mlm_bands import definitions
-from ml_inference.contract.mlm_input import read_input
-from ml_inference.contract.mlm_output import read_output, read_tasks
-from ml_inference.contract.mlm_values import Cursor, Report, build, plain, show
+from ml_inference.contract.mlm.asset import find_asset
+from ml_inference.contract.mlm.bands import definitions
+from ml_inference.contract.mlm.input import read_input
+from ml_inference.contract.mlm.output import read_output, read_tasks
+from ml_inference.contract.mlm.values import Cursor, Report, build, plain, show
 from ml_inference.contract.profile import InputProfile, OutputProfile, Profile
 from ml_inference.errors import CardInvalid
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
-from ml_inference.contract.activation import activate
+from ml_inference.contract.interpret.activation import activate
 from ml_inference.errors import CardInvalid, InferenceFailed
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_inference.contract.boxes import read_boxes, suppress
 from ml_inference.contract.card import BoxSpec
-from ml_inference.contract.labels import classes_of_channels
+from ml_inference.contract.interpret.boxes import read_boxes, suppress
+from ml_inference.contract.interpret.labels import classes_of_channels
 from ml_inference.contract.predictions import Detection
 from ml_inference.errors import ContractMismatch
 

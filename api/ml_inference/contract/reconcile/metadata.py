@@ -11,14 +11,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ml_inference.contract.card import ANY, BoxSpec, ClassLabel, Severity, Task
-from ml_inference.contract.mlm_classes import MAX_CLASSES
-from ml_inference.contract.mlm_values import show
+from ml_inference.contract.mlm.classes import MAX_CLASSES
+from ml_inference.contract.mlm.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ml_inference.contract.card import OutputSpec
-    from ml_inference.contract.mlm_values import Report
+    from ml_inference.contract.mlm.values import Report
 
 MAX_LENGTH = 1_000_000
 WHERE = "onnx:metadata_props"

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ml_inference.contract.activation import activate
-from ml_inference.contract.answers import is_raster, to_planes
 from ml_inference.contract.formulas import process
-from ml_inference.contract.labels import (
+from ml_inference.contract.interpret.activation import activate
+from ml_inference.contract.interpret.answers import is_raster, to_planes
+from ml_inference.contract.interpret.labels import (
     binary_classes,
     class_of_value,
     classes_of_channels,
     label_format,
     open_label_format,
 )
+from ml_inference.contract.interpret.restore import finite_mask, restore_labels, restore_values
 from ml_inference.contract.predictions import Classification, Segmentation
-from ml_inference.contract.restore import finite_mask, restore_labels, restore_values
 from ml_inference.errors import ContractMismatch, InferenceFailed
 
 if TYPE_CHECKING:

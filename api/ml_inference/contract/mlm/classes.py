@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ml_inference.contract.card import ClassLabel
-from ml_inference.contract.mlm_values import build, show
+from ml_inference.contract.mlm.values import build, show
 from ml_inference.contract.profile import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ml_inference.contract.mlm_values import Cursor
+    from ml_inference.contract.mlm.values import Cursor
 
 MAX_CLASSES = 10_000
 _SPELLINGS = ("classification:classes", "classification_classes", "classes")

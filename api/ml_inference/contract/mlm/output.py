@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ml_inference.contract.card import ANY, Axis, BoxSpec, OutputSpec, Task
-from ml_inference.contract.mlm_axes import Layout, read_layout
-from ml_inference.contract.mlm_classes import channel_order, read_classes
-from ml_inference.contract.mlm_processing import Channels, read_functions
-from ml_inference.contract.mlm_values import Cursor, build, show
+from ml_inference.contract.mlm.axes import Layout, read_layout
+from ml_inference.contract.mlm.classes import channel_order, read_classes
+from ml_inference.contract.mlm.processing import Channels, read_functions
+from ml_inference.contract.mlm.values import Cursor, build, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ml_inference.contract.card import ANY, Axis, InputSpec, ModelCard, OutputSpec, Task
-from ml_inference.contract.mlm_values import Report
-from ml_inference.contract.reconcile_inputs import settle_inputs
-from ml_inference.contract.reconcile_outputs import settle_outputs
+from ml_inference.contract.mlm.values import Report
+from ml_inference.contract.reconcile.inputs import settle_inputs
+from ml_inference.contract.reconcile.outputs import settle_outputs
 
 if TYPE_CHECKING:
     from ml_inference.contract.card import GraphSignature, TensorSpec

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ml_inference.contract.card import Expression
 from ml_inference.contract.expression import LETTERS, compile_expression
-from ml_inference.contract.mlm_values import show
+from ml_inference.contract.mlm.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ml_inference.contract.mlm_values import Cursor
+    from ml_inference.contract.mlm.values import Cursor
 
 MAX_FUNCTIONS = 16
 LETTERED = "gdal-calc"

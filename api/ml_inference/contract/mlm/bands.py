@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ml_inference.contract.bands import canonical
 from ml_inference.contract.card import Band, Expression
-from ml_inference.contract.mlm_processing import LETTERED, format_of, read_expression
-from ml_inference.contract.mlm_values import show
+from ml_inference.contract.mlm.processing import LETTERED, format_of, read_expression
+from ml_inference.contract.mlm.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ml_inference.contract.mlm_values import Cursor
+    from ml_inference.contract.mlm.values import Cursor
 
 MAX_BANDS = 1024
 MAX_NAME = 256

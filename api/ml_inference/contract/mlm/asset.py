@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_inference.contract.mlm_values import show
+from ml_inference.contract.mlm.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ml_inference.contract.mlm_values import Cursor
+    from ml_inference.contract.mlm.values import Cursor
 
 MAX_ASSETS = 1000
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ml_inference.contract.card import Axis, Processing, Task
-from ml_inference.contract.channels import select_channels
 from ml_inference.contract.formulas import process
 from ml_inference.contract.frame import make_frame, plan_fit
-from ml_inference.contract.resample import resample
-from ml_inference.contract.scale_values import scale_values
-from ml_inference.contract.scaling_choice import (
+from ml_inference.contract.prepare.channels import select_channels
+from ml_inference.contract.prepare.choice import (
     chain_words,
     range_doubts,
     refuse_floats,
     refuse_override,
     scaling_steps,
 )
-from ml_inference.contract.tensor import cast_values, fill_of, lay_out, limits
+from ml_inference.contract.prepare.scale import scale_values
+from ml_inference.contract.prepare.tensor import cast_values, fill_of, lay_out, limits
+from ml_inference.contract.resample import resample
 from ml_inference.errors import ContractMismatch
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ml_inference.contract.card import InputSpec, ModelCard, ScalingStep
-    from ml_inference.contract.channels import Channels
     from ml_inference.contract.frame import Fit, Frame
     from ml_inference.contract.options import PredictOptions
+    from ml_inference.contract.prepare.channels import Channels
     from ml_inference.contract.raster import Raster
     from ml_inference.contract.resample import Mask, Planes
 
@@ -80,6 +80,7 @@ def prepare(raster: Raster, card: ModelCard, options: PredictOptions) -> Prepare
         ContractMismatch: the image does not fit the card; names the field, what was expected and what came.
         CardInvalid: the card contradicts itself in a way that its loading did not see.
     """
+    _refuse_bare(card)
     refuse_override(card, options)
     fit = _one_fit(card, raster)
     inputs = [_prepare_input(raster, spec, fit, options) for spec in card.inputs]
@@ -93,6 +94,19 @@ def prepare(raster: Raster, card: ModelCard, options: PredictOptions) -> Prepare
     applied = _told([(spec.name, each.applied) for spec, each in zip(card.inputs, inputs, strict=True)])
     warnings = _told([(spec.name, each.warnings) for spec, each in zip(card.inputs, inputs, strict=True)])
     return Prepared(tensors, frame, applied, warnings)
+
+
+def _refuse_bare(card: ModelCard) -> None:
+    """Where no item says which axis is which, an image has no place to go."""
+    bare = next((spec for spec in card.inputs if Axis.VALUE in spec.axes), None)
+    if bare is not None:
+        raise ContractMismatch(
+            f"The model is served as tensors: nothing says which axis of its input {bare.name!r} is which. "
+            "Publish it with a STAC MLM item (an item.json beside the ONNX file) to send it images.",
+            field="image",
+            expected=f"a tensor of shape {list(bare.shape)}",
+            got="an image",
+        )
 
 
 def _one_fit(card: ModelCard, raster: Raster) -> Fit:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
-from ml_inference.contract.activation import activate
-from ml_inference.contract.answers import is_raster, to_planes, without_batch
 from ml_inference.contract.card import Task
-from ml_inference.contract.classify import classify, segment
-from ml_inference.contract.detect import detect
 from ml_inference.contract.formulas import process
+from ml_inference.contract.interpret.activation import activate
+from ml_inference.contract.interpret.answers import is_raster, to_planes, without_batch
+from ml_inference.contract.interpret.classify import classify, segment
+from ml_inference.contract.interpret.detect import detect
+from ml_inference.contract.interpret.restore import is_finer, restore_finer, restore_values
 from ml_inference.contract.predictions import Regression, Tensors
 from ml_inference.contract.prepare import no_valid_pixel
-from ml_inference.contract.restore import is_finer, restore_finer, restore_values
 from ml_inference.errors import ContractMismatch, InferenceFailed
 
 if TYPE_CHECKING:

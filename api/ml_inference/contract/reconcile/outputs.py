@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ml_inference.contract.card import ANY, Axis, OutputSpec, Severity, Task
-from ml_inference.contract.mlm_output import task_by_rank
-from ml_inference.contract.mlm_processing import Channels, chain
-from ml_inference.contract.reconcile_axes import infer_axes, plausible, raw_axes, surroundings
-from ml_inference.contract.reconcile_boxes import COORDINATES, settle_boxes
-from ml_inference.contract.reconcile_match import match, shape_words
-from ml_inference.contract.reconcile_metadata import fill_from_metadata
+from ml_inference.contract.mlm.output import task_by_rank
+from ml_inference.contract.mlm.processing import Channels, chain
+from ml_inference.contract.reconcile.axes import infer_axes, plausible, raw_axes, surroundings
+from ml_inference.contract.reconcile.boxes import COORDINATES, settle_boxes
+from ml_inference.contract.reconcile.match import match, shape_words
+from ml_inference.contract.reconcile.metadata import fill_from_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ml_inference.contract.card import GraphSignature, InputSpec, TensorSpec
-    from ml_inference.contract.mlm_values import Report
-    from ml_inference.contract.reconcile_axes import Surroundings
+    from ml_inference.contract.mlm.values import Report
+    from ml_inference.contract.reconcile.axes import Surroundings
 
 BINARY = 2
 

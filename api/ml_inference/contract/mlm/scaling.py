@@ -14,15 +14,15 @@ from ml_inference.contract.card import (
     Scale,
     ZScore,
 )
-from ml_inference.contract.mlm_processing import LETTERED, format_of, read_expression
-from ml_inference.contract.mlm_values import build, show
+from ml_inference.contract.mlm.processing import LETTERED, format_of, read_expression
+from ml_inference.contract.mlm.values import build, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ml_inference.contract.card import Scaling, ScalingStep
-    from ml_inference.contract.mlm_processing import Channels
-    from ml_inference.contract.mlm_values import Cursor
+    from ml_inference.contract.mlm.processing import Channels
+    from ml_inference.contract.mlm.values import Cursor
 
 MAX_CHANNELS = 1024
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_inference.contract.scale_values import scaling_words
+from ml_inference.contract.prepare.scale import scaling_words
 from ml_inference.errors import ContractMismatch
 
 if TYPE_CHECKING:
     from ml_inference.contract.card import InputSpec, ModelCard, ScalingStep
-    from ml_inference.contract.channels import Channels
     from ml_inference.contract.options import PredictOptions
+    from ml_inference.contract.prepare.channels import Channels
     from ml_inference.contract.resample import Planes
 
 USUAL_RANGE = 50.0
