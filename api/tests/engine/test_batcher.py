@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from gated import Counted, Doubler, row
+from engine.gated import Counted, Doubler, row
 
 from ml_inference.engine.batcher import BatchConfig, Batcher
 from ml_inference.errors import (

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import httpx
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from files import geotiff, opened, scene
-from formulas import CLASSES, landcover, ndvi, shares
+from system.files import geotiff, opened, scene
+from system.formulas import CLASSES, landcover, ndvi, shares
 
 EUROSAT = "B01,B02,B03,B04,B05,B06,B07,B08,B09,B10,B11,B12,B8A"
 TWELVE = "B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B11,B12"

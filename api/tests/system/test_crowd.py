@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from files import geotiff, opened, scene
-from formulas import CLASSES, landcover, ndvi, shares
+from system.files import geotiff, opened, scene
+from system.formulas import CLASSES, landcover, ndvi, shares
 
 pytestmark = pytest.mark.anyio
 

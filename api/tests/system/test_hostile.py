@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from files import geotiff, opened, scene
-from formulas import ndvi
+from system.files import geotiff, opened, scene
+from system.formulas import ndvi
 
 NAMES = ("B02", "B03", "B04", "B08")
 UPLOADS = [

@@ -8,14 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import start, stop
-from files import geotiff, opened, scene
+from system.conftest import start, stop
+from system.files import geotiff, opened, scene
 
 NAMES = ("B02", "B03", "B04", "B08")
 
