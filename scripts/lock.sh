@@ -7,6 +7,6 @@ solve() { # OUTPUT ARGS…
   uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-emit-index-url \
     --no-emit-find-links --no-header --no-annotate "$@" --output-file "$output" api/pyproject.toml
 }
-solve api/requirements.lock     --extra cpu --extra eotdl --group api/pyproject.toml:build "$@"
-solve api/requirements-gpu.lock --extra gpu --extra eotdl --group api/pyproject.toml:build "$@"
-solve api/requirements-dev.lock --extra cpu --extra eotdl --group api/pyproject.toml:build --group api/pyproject.toml:dev "$@"
+solve api/requirements.lock     --extra cpu --extra eotdl --extra grpc --group api/pyproject.toml:build "$@"
+solve api/requirements-gpu.lock --extra gpu --extra eotdl --extra grpc --group api/pyproject.toml:build "$@"
+solve api/requirements-dev.lock --extra cpu --extra eotdl --extra grpc --group api/pyproject.toml:build --group api/pyproject.toml:dev "$@"

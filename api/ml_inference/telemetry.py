@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import structlog
 from prometheus_client import (
@@ -30,6 +30,18 @@ Reason = Literal["queue_full", "deadline", "quota", "too_large", "cancelled"]
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LABELS: Final = ("model", "version")
+
+
+class Run(Protocol):
+    """One run of a model on a batch."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the graph took."""
 
 
 class Metrics:
@@ -112,10 +124,10 @@ class ModelMetrics:
         """A request was turned away, or its caller left."""
         self._metrics.rejected.labels(*self._labels, reason).inc()
 
-    def ran(self, rows: int, seconds: float) -> None:
-        """One batch of `rows` ran for `seconds`."""
-        self._batch_size.observe(rows)
-        self._duration.observe(seconds)
+    def ran(self, run: Run) -> None:
+        """A batch ran."""
+        self._batch_size.observe(run.rows)
+        self._duration.observe(run.seconds)
 
     def queued(self, seconds: float) -> None:
         """A request waited so long for its batch."""

@@ -10,16 +10,17 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
 
 from ml_inference.engine.abort import Abort
+from ml_inference.engine.batches import Batched
 from ml_inference.engine.isolate import BatchReport, run_isolated
 from ml_inference.engine.lane import LaneThread
 from ml_inference.engine.meter import BusyMeter, CostModel
-from ml_inference.engine.queue import BatchQueue, Entry, key_of
+from ml_inference.engine.queue import BatchQueue, Entry, key_of, level_of
 from ml_inference.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -34,70 +35,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ml_inference.engine.batches import BatchConfig, Observer
     from ml_inference.engine.isolate import Outcome, Run
     from ml_inference.engine.queue import Arrays, Slice
 
 log = structlog.get_logger(__name__)
-
-HANG_SECONDS: Final = 10.0
-"""How long a run may go on after everyone in it has left and it was told to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """How batches are made.
-
-    Attributes:
-        size: rows in a batch at most.
-        timeout: seconds an incomplete batch may wait at most.
-        policy: `adaptive` waits only for requests that are known to be arriving; `fixed` fills or times out.
-        lanes: batches that run at the same time.
-        batched: False when the graph has no batch axis; every request then runs alone.
-        queue_requests, queue_bytes: what may wait at most.
-        hang_seconds: see `HANG_SECONDS`.
-    """
-
-    size: int = 8
-    timeout: float = 0.005
-    policy: Literal["adaptive", "fixed"] = "adaptive"
-    lanes: int = 1
-    batched: bool = True
-    queue_requests: int = 1024
-    queue_bytes: int = 1 << 30
-    hang_seconds: float = HANG_SECONDS
-
-    @property
-    def rows(self) -> int:
-        """Rows of a batch at most: without a batch axis, one request."""
-        return self.size if self.batched else 1
-
-
-@dataclass(frozen=True, slots=True)
-class Batched:
-    """A request's share of what ran.
-
-    Attributes:
-        queue_seconds: from submission to the first lane; `run_seconds`: sum over the batches it took part in.
-        batch_rows: rows of the largest of them.
-    """
-
-    outputs: Mapping[str, NDArray[Any]]
-    queue_seconds: float
-    run_seconds: float
-    batch_rows: int
-
-
-class Observer(Protocol):
-    """Who counts (`telemetry.ModelMetrics` does)."""
-
-    def ran(self, rows: int, seconds: float) -> None:
-        """A batch ran."""
-
-    def queued(self, seconds: float) -> None:
-        """A request left the queue."""
-
-    def lane_restarted(self) -> None:
-        """A lane was replaced."""
 
 
 @dataclass(eq=False, slots=True)
@@ -129,12 +71,13 @@ class Batcher:
             for index in range(config.lanes)
         ]
 
-    async def submit(self, tensors: Arrays, deadline: float) -> Batched:
+    async def submit(self, tensors: Arrays, deadline: float, priority: int = 0) -> Batched:
         """Run a request in some batch.
 
         Args:
             tensors: every input of the graph; the first dimension of each is rows.
             deadline: monotonic seconds; passed, the request ends on time even if its lane is stuck.
+            priority: 1 goes before the default (0), 3 and above after it.
 
         Raises:
             Overloaded: the queue is full, or predicted not to reach the request before its deadline.
@@ -145,7 +88,7 @@ class Batcher:
 
         Cancelling the caller withdraws the request; a run that nobody waits for is told to stop.
         """
-        entry = self._admit(tensors, deadline)
+        entry = self._admit(tensors, deadline, priority)
         timer = asyncio.get_running_loop().call_later(
             max(0.0, deadline - time.monotonic()), self._expire, entry
         )
@@ -193,8 +136,8 @@ class Batcher:
 
     # ---- at the door
 
-    def _admit(self, tensors: Arrays, deadline: float) -> Entry:
-        entry = self._entry(tensors, deadline)
+    def _admit(self, tensors: Arrays, deadline: float, priority: int) -> Entry:
+        entry = self._entry(tensors, deadline, priority)
         if self._closed:
             raise NotReady("the model is being unloaded")
         if entry.size > self.config.queue_bytes:
@@ -213,13 +156,14 @@ class Batcher:
         self._changed.set()
         return entry
 
-    def _entry(self, tensors: Arrays, deadline: float) -> Entry:
+    def _entry(self, tensors: Arrays, deadline: float, priority: int) -> Entry:
         rows = {array.shape[0] for array in tensors.values()} if self.config.batched else {1}
         if len(rows) != 1 or 0 in rows:
             raise InferenceFailed(f"the inputs disagree on their rows, or have none: {sorted(rows)}")
         return Entry(
             tensors=tensors,
             key=key_of(tensors),
+            level=level_of(priority),
             rows=rows.pop(),
             size=sum(array.nbytes for array in tensors.values()),
             enqueued=time.monotonic(),
@@ -290,11 +234,11 @@ class Batcher:
             hold = patience - (now - head.enqueued)
             if hold > 0 and self._worth_waiting(head):
                 await self._change(hold)
-            elif slices := self._queue.take(head.key, self.config.rows):
+            elif slices := self._queue.take(head.line, self.config.rows):
                 return slices
 
     def _worth_waiting(self, head: Entry) -> bool:
-        if self._queue.rows()[head.key] >= self.config.rows:
+        if self._queue.waiting(head.line) >= self.config.rows:
             return False
         return self.config.policy == "fixed" or self._arriving > 0
 
@@ -340,9 +284,11 @@ class Batcher:
                 self._observer.queued(part.entry.queue_seconds)
 
     def _account(self, batch: _Batch, report: BatchReport) -> None:
-        for rows, seconds in report.runs:
-            self._observer.ran(rows, seconds)
-            self._costs.observe(batch.slices[0].entry.key, rows, seconds)
+        for run in report.runs:
+            self._observer.ran(run)
+            self._costs.observe(
+                batch.slices[0].entry.key, run.rows, run.stacking + run.seconds + run.splitting
+            )
 
     def _deliver(self, part: Slice, outcome: Outcome, seconds: float, batch_rows: int) -> None:
         entry = part.entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,17 +24,27 @@ if TYPE_CHECKING:
 type Outcome = Mapping[str, NDArray[Any]] | Exception
 
 
+class RunRecord(NamedTuple):
+    """One run of the graph: how much went through it, and the seconds of stacking, running and splitting."""
+
+    rows: int
+    members: int
+    stacking: float
+    seconds: float
+    splitting: float
+
+
 @dataclass(slots=True)
 class BatchReport:
     """What became of a batch.
 
     Attributes:
         outcomes: in the order of the members: outputs, or the exception that is the member's alone.
-        runs: `(rows, seconds)` of each run that it took.
+        runs: each run that it took.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
-    runs: list[tuple[int, float]] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
 
 
 def run_isolated(run: Run, members: Sequence[Arrays], rows: Sequence[int], abort: Abort) -> BatchReport:
@@ -56,7 +66,10 @@ def _attempt(
 ) -> None:
     started = time.perf_counter()
     try:
-        outputs = run(_stack(members), abort)
+        tensors = _stack(members)
+        stacked = time.perf_counter()
+        outputs = run(tensors, abort)
+        ran = time.perf_counter()
         parts = _split(outputs, rows)
     except Exception as exc:  # noqa: BLE001 - whatever a runtime raises is the outcome of its members
         if len(members) == 1 or abort.requested:
@@ -66,7 +79,8 @@ def _attempt(
         _attempt(run, members[:half], rows[:half], abort, report)
         _attempt(run, members[half:], rows[half:], abort, report)
         return
-    report.runs.append((max(1, sum(rows)), time.perf_counter() - started))
+    times = stacked - started, ran - stacked, time.perf_counter() - ran
+    report.runs.append(RunRecord(max(1, sum(rows)), len(members), *times))
     report.outcomes += parts
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ml_inference.contract.mlm import read_card
 from ml_inference.contract.profile import parse_profile
 from ml_inference.contract.reconcile import card_of_graph, reconcile
 from ml_inference.engine.device import usable_cores
+from ml_inference.engine.memory import resident_bytes
 from ml_inference.engine.session import OnnxSession
 from ml_inference.engine.warmup import BatchSafety, warm_up
 from ml_inference.errors import CardInvalid
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ml_inference.engine.device import Device
     from ml_inference.engine.session import Session
     from ml_inference.sources.base import ModelBundle
-
-PAGES: Final = Path("/proc/self/statm")
-PAGE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,14 @@ def load_model(bundle: ModelBundle, device: Device, threads: int | None = None) 
     Raises:
         CardInvalid: with every reason, when the model cannot be served.
     """
-    started, before = time.perf_counter(), _resident()
+    started, before = time.perf_counter(), resident_bytes()
     cores = usable_cores()
     threads = threads or (max(1, cores - 1) if device.kind == "cpu" else 1)
     session = OnnxSession(bundle.model_path, device, threads)
     card = _card(bundle, session.signature)
     _check_device(card, device)
     safety = warm_up(session, card)
-    memory = max(_resident() - before, bundle.model_path.stat().st_size)
+    memory = max(resident_bytes() - before, bundle.model_path.stat().st_size)
     return LoadedModel(
         bundle, card, session, device, safety, threads, cores, time.perf_counter() - started, memory
     )
@@ -77,11 +74,3 @@ def _check_device(card: ModelCard, device: Device) -> None:
         pointer = "/properties/mlm:accelerator_constrained"
         message = f"the model runs on {wanted} only, and this service runs on {device}"
         raise CardInvalid(message, ((pointer, message),))
-
-
-def _resident() -> int:
-    """Resident memory of this process in bytes; 0 where the kernel does not say."""
-    try:
-        return int(PAGES.read_text().split()[1]) * PAGE_BYTES
-    except (OSError, ValueError, IndexError):
-        return 0

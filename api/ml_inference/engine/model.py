@@ -14,11 +14,19 @@ import numpy as np
 from ml_inference.contract.card import Severity, Task
 from ml_inference.contract.interpret import interpret
 from ml_inference.contract.prepare import prepare
-from ml_inference.engine.batcher import BatchConfig, Batched, Batcher
-from ml_inference.errors import DeadlineExceeded, Overloaded, ProcessorError, TooLarge
+from ml_inference.engine.batcher import Batcher
+from ml_inference.engine.batches import BatchConfig, Batched
+from ml_inference.engine.statistics import StatisticsRecorder, StatisticsSnapshot
+from ml_inference.errors import (
+    ContractMismatch,
+    DeadlineExceeded,
+    Overloaded,
+    ProcessorError,
+    TooLarge,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from ml_inference.contract.predictions import Prediction
     from ml_inference.contract.raster import Raster
     from ml_inference.engine.abort import Abort
+    from ml_inference.engine.isolate import RunRecord
     from ml_inference.engine.loading import LoadedModel
     from ml_inference.telemetry import ModelMetrics
 
@@ -92,8 +101,15 @@ class ServedModel:
     def __init__(self, loaded: LoadedModel, config: EngineConfig, metrics: ModelMetrics) -> None:
         self._loaded = loaded
         self._metrics = metrics
+        self._recorder = StatisticsRecorder(loaded.memory_bytes)
+        self._leases = 0
+        self._free = asyncio.Event()
+        self._free.set()
+        self.retired = False
         self._pool = ThreadPoolExecutor(loaded.cores, thread_name_prefix=f"{loaded.bundle.name}-prepare")
-        self._batcher = Batcher(self._run, self._batch_config(config), metrics, loaded.bundle.name)
+        self._batcher = Batcher(
+            self._run, self._batch_config(config), _Both(metrics, self._recorder), loaded.bundle.name
+        )
         metrics.watch(
             requests=lambda: float(self._batcher.pending_requests),
             size=lambda: float(self._batcher.pending_bytes),
@@ -147,6 +163,20 @@ class ServedModel:
         return self._loaded.bundle.notice
 
     @property
+    def sha256(self) -> str:
+        """Of the ONNX file, in hex."""
+        return self._loaded.bundle.sha256
+
+    @property
+    def batching(self) -> BatchConfig:
+        """How its batches are made."""
+        return self._batcher.config
+
+    def statistics(self) -> StatisticsSnapshot:
+        """What it has done since it was loaded."""
+        return self._recorder.snapshot()
+
+    @property
     def healthy(self) -> bool:
         """Whether every lane lives."""
         return self._batcher.healthy
@@ -154,16 +184,31 @@ class ServedModel:
     @contextmanager
     def accounting(self) -> Iterator[ModelMetrics]:
         """Count one request: as asked for now, and by its end as answered, failed (by class) or cancelled."""
-        metrics = self._metrics
+        metrics, started, good = self._metrics, time.perf_counter(), False
         metrics.requested()
         try:
             yield metrics
+            good = True
         except asyncio.CancelledError:
             metrics.rejected("cancelled")
             raise
         except Exception as exc:
             _count_failure(metrics, exc)
             raise
+        finally:
+            self._recorder.ended(time.perf_counter() - started, good=good)
+
+    @contextmanager
+    def lease(self) -> Iterator[ServedModel]:
+        """Keep the model until the block ends: `close()` waits for everyone who holds it."""
+        self._leases += 1
+        self._free.clear()
+        try:
+            yield self
+        finally:
+            self._leases -= 1
+            if not self._leases:
+                self._free.set()
 
     async def predict(self, raster: Raster, options: PredictOptions, deadline: float) -> Answer:
         """Prepare an image by the card, run it in some batch, and say what came out in the card's words.
@@ -189,9 +234,26 @@ class ServedModel:
             self.name, self.version, self.card.task, prediction, prepared.applied, prepared.warnings, timing
         )
 
-    async def infer(self, tensors: Arrays, deadline: float) -> Batched:
+    async def infer(self, tensors: Arrays, deadline: float, priority: int = 0) -> Batched:
         """Run tensors as they are; see `Batcher.submit`."""
-        return await self._batcher.submit(tensors, deadline)
+        batched = await self._batcher.submit(tensors, deadline, priority)
+        self._metrics.phase("infer", batched.run_seconds)
+        return batched
+
+    async def prepare_images(
+        self, rasters: Sequence[Raster], options: PredictOptions, deadline: float
+    ) -> dict[str, NDArray[Any]]:
+        """Prepare images by the card and stack them along the batch axis: the tensors that `infer` takes.
+
+        Raises:
+            ContractMismatch: an image does not fit the card, or they give tensors that cannot be stacked.
+        """
+        with self._batcher.expect():
+            prepared, seconds = await self._timed(
+                False, deadline, lambda: [prepare(raster, self.card, options).tensors for raster in rasters]
+            )
+        self._metrics.phase("prepare", seconds)
+        return _stacked(prepared, batched=self.batching.batched)
 
     def describe(self) -> dict[str, Any]:
         """The model as served, ready for JSON."""
@@ -225,11 +287,17 @@ class ServedModel:
             "memory_bytes": loaded.memory_bytes,
         }
 
-    async def close(self) -> None:
-        """Answer what was accepted, then stop."""
+    async def close(self, *, replaced: bool = False) -> None:
+        """Wait for those who hold a lease, answer what was accepted, then stop.
+
+        `replaced`: another copy answers under the same name and version, and its metrics go on.
+        """
+        self.retired = True
+        await self._free.wait()
         await self._batcher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._metrics.unloaded()
+        if not replaced:
+            self._metrics.unloaded()
 
     def _run(self, tensors: Arrays, abort: Abort) -> Mapping[str, NDArray[Any]]:
         exact = self._loaded.safety.exact
@@ -258,6 +326,41 @@ class ServedModel:
         self._metrics.phase("prepare", timing.prepare)
         self._metrics.phase("infer", timing.infer)
         self._metrics.phase("interpret", timing.interpret)
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Tells the metrics and the statistics what the batcher saw."""
+
+    metrics: ModelMetrics
+    recorder: StatisticsRecorder
+
+    def ran(self, run: RunRecord) -> None:
+        self.metrics.ran(run)
+        self.recorder.ran(run)
+
+    def queued(self, seconds: float) -> None:
+        self.metrics.queued(seconds)
+        self.recorder.queued(seconds)
+
+    def lane_restarted(self) -> None:
+        self.metrics.lane_restarted()
+
+
+def _stacked(prepared: Sequence[Arrays], *, batched: bool) -> dict[str, NDArray[Any]]:
+    if len(prepared) == 1:
+        return dict(prepared[0])
+    shapes = [{name: array.shape for name, array in tensors.items()} for tensors in prepared]
+    different = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+    if different is not None or not batched:
+        raise ContractMismatch(
+            "the images of one request become one batch, so they must give tensors of one shape, "
+            "and the model must have a batch axis; send the others in requests of their own",
+            field="image.size",
+            expected=[list(shape) for shape in shapes[0].values()],
+            got=[list(shape) for shape in shapes[different or 0].values()],
+        )
+    return {name: np.concatenate([tensors[name] for tensors in prepared]) for name in prepared[0]}
 
 
 def _count_failure(metrics: ModelMetrics, error: Exception) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -14,6 +15,7 @@ import structlog
 
 from ml_inference.engine.lane import LaneThread
 from ml_inference.engine.loading import LoadedModel, load_model
+from ml_inference.engine.memory import release_memory
 from ml_inference.engine.model import EngineConfig, ServedModel
 from ml_inference.engine.session import resolve_device
 from ml_inference.errors import (
@@ -28,7 +30,7 @@ from ml_inference.errors import (
 from ml_inference.sources.base import ModelReference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from ml_inference.sources.base import ModelBundle, ModelSource
     from ml_inference.telemetry import Metrics
@@ -52,6 +54,8 @@ class ModelState(StrEnum):
     """Its card, profile or graph cannot be served."""
     FAILED = "failed"
     """Its source failed; it will be tried again."""
+    UNLOADED = "unloaded"
+    """Taken out of service by hand, until it is loaded by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class ModelRegistry:
         self._slots = asyncio.Semaphore(PARALLEL_LOADS)
         self._preloading = False
         self._draining = False
+        self._unloaded: set[str] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self.preload_failures: dict[str, str] = {}
 
     async def get(self, name: str, version: str | None, deadline: float) -> ServedModel:
@@ -107,12 +113,59 @@ class ModelRegistry:
         model = self.loaded(name, version)
         if model is not None:
             return model
-        task = self._load_task(ModelReference(name, version))
+        wanted = ModelReference(name, version)
+        if name in self._unloaded:
+            raise ModelNotFound(f"model {name} was unloaded; load it to have it back")
+        task = self._load_task(wanted)
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await asyncio.shield(task)
         except TimeoutError:
             raise NotReady(f"model {name} is still being loaded", retry_after=2.0) from None
+
+    @asynccontextmanager
+    async def use(self, name: str, version: str | None, deadline: float) -> AsyncIterator[ServedModel]:
+        """`get()`, and keep the model for as long as the block lasts: neither a newer version nor an unload ends it."""
+        model = await self.get(name, version, deadline)
+        while model.retired:
+            model = await self.get(name, version, deadline)
+        with model.lease():
+            yield model
+
+    async def load(self, name: str, deadline: float) -> ServedModel:
+        """Fetch the newest version anew and open it while the present one answers; a failure keeps the present one.
+
+        Raises:
+            ModelNotFound, CardInvalid, SourceFailed, Unauthorised, Forbidden, NotReady: as for `get()`.
+        """
+        wanted = ModelReference(name)
+        self._failures.pop(wanted, None)
+        task = self._load_task(wanted)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                model = await asyncio.shield(task)
+        except TimeoutError:
+            raise NotReady(f"model {name} is still being loaded", retry_after=2.0) from None
+        self._unloaded.discard(name)
+        return model
+
+    async def unload(self, name: str) -> None:
+        """Take every version out of service, each after the requests that hold it, and give its memory back.
+
+        Raises:
+            ModelNotFound: no source has it and it is not loaded.
+        """
+        wanted = ModelReference(name)
+        models = self.versions(name)
+        if not models and not any(name in source.names() for source in self._sources):
+            raise ModelNotFound(f"no source has a model {wanted.name}")
+        self._unloaded.add(name)
+        self._latest.pop(name, None)
+        for model in models:
+            del self._models[model.name, model.version]
+        await asyncio.gather(*(model.close() for model in models))
+        models.clear()
+        release_memory()
 
     def loaded(self, name: str, version: str | None = None) -> ServedModel | None:
         """The model if it answers already; never loads."""
@@ -137,6 +190,9 @@ class ModelRegistry:
         for wanted in self._loads:
             origin = found[wanted.name].source if wanted.name in found else ""
             found[wanted.name] = ModelStatus(wanted.name, wanted.version, origin, ModelState.LOADING)
+        for name in self._unloaded:
+            origin = found[name].source if name in found else ""
+            found[name] = ModelStatus(name, None, origin, ModelState.UNLOADED, "unloaded by hand")
         result = {(status.name, status.version): status for status in found.values()}
         for model in self._models.values():
             result.pop((model.name, None), None)
@@ -187,7 +243,7 @@ class ModelRegistry:
         for task in loads:
             task.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
-        await asyncio.gather(*(model.close() for model in self._models.values()))
+        await asyncio.gather(*(model.close() for model in self._models.values()), *self._retiring)
 
     # ---- loading
 
@@ -217,7 +273,8 @@ class ModelRegistry:
         started = time.perf_counter()
         bundle = await self._in_thread(partial(self._fetch, wanted))
         key = (bundle.name, bundle.version)
-        if key not in self._models:
+        known = self._models.get(key)
+        if known is None or known.sha256 != bundle.sha256:
             opening = self._opening.get(key)
             if opening is None:
                 opening = asyncio.create_task(self._open(bundle, started))
@@ -225,8 +282,25 @@ class ModelRegistry:
                 opening.add_done_callback(lambda _: self._opening.pop(key, None))
             await asyncio.shield(opening)
         if wanted.version is None:
-            self._latest[wanted.name] = bundle.version
+            self._supersede(wanted.name, bundle.version)
         return self._models[key]
+
+    def _supersede(self, name: str, version: str) -> None:
+        """Let `version` be the newest from now on; the one before ends after the requests that hold it."""
+        before = self._latest.get(name)
+        self._latest[name] = version
+        if before is not None and before != version:
+            self._retire(self._models.pop((name, before)), replaced=False)
+
+    def _retire(self, model: ServedModel, *, replaced: bool) -> None:
+        task = asyncio.create_task(self._end(model, replaced=replaced), name=f"retire {model.name}")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _end(self, model: ServedModel, *, replaced: bool) -> None:
+        await model.close(replaced=replaced)
+        del model
+        release_memory()
 
     async def _open(self, bundle: ModelBundle, started: float) -> ServedModel:
         loaded: LoadedModel = await self._in_thread(
@@ -234,7 +308,10 @@ class ModelRegistry:
         )
         loaded = replace(loaded, seconds=time.perf_counter() - started)
         model = ServedModel(loaded, self._config, self._metrics.model(bundle.name, bundle.version))
+        before = self._models.get((bundle.name, bundle.version))
         self._models[bundle.name, bundle.version] = model
+        if before is not None:
+            self._retire(before, replaced=True)
         log.info(
             "model ready",
             model=model.name,

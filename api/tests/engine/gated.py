@@ -15,8 +15,8 @@ class Counted:
         self.waits = []
         self.restarts = 0
 
-    def ran(self, rows, seconds):
-        self.rows.append(rows)
+    def ran(self, run):
+        self.rows.append(run.rows)
 
     def queued(self, seconds):
         self.waits.append(seconds)

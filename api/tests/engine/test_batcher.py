@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from engine.gated import Counted, Doubler, row
 
-from ml_inference.engine.batcher import BatchConfig, Batcher
+from ml_inference.engine.batcher import Batcher
+from ml_inference.engine.batches import BatchConfig
 from ml_inference.errors import (
     DeadlineExceeded,
     InferenceFailed,

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_inference.engine.meter import MAX_KEYS, BusyMeter, CostModel
-from ml_inference.engine.queue import BatchQueue, Entry, key_of
+from ml_inference.engine.queue import BatchQueue, Entry, key_of, level_of
 
 
-def entry(rows, width=1, enqueued=0.0):
+def entry(rows, width=1, enqueued=0.0, priority=0):
     tensors = {"x": np.zeros((rows, width), np.float32)}
     loop = asyncio.new_event_loop()
     future = loop.create_future()
     loop.close()
-    return Entry(tensors, key_of(tensors), rows, rows * width * 4, enqueued, 1e9, future)
+    return Entry(tensors, key_of(tensors), level_of(priority), rows, rows * width * 4, enqueued, 1e9, future)
 
 
 @given(
@@ -39,7 +39,7 @@ def test_every_row_is_taken_exactly_once_in_order_and_the_totals_stay_exact(requ
     assert queue.size == sum(e.size for e in staying)
     taken = {id(e): [] for e in staying}
     while queue:
-        slices = queue.take(queue.pick(cap, 0.0, 100.0).key, cap)
+        slices = queue.take(queue.pick(cap, 0.0, 100.0).line, cap)
         assert 0 < sum(s.rows for s in slices) <= cap
         assert len({s.entry.key for s in slices}) == 1
         for s in slices:
@@ -58,13 +58,28 @@ def test_the_oldest_line_is_served_first_unless_it_may_wait_and_another_is_full(
     assert queue.pick(4, patience=5.0, now=6.5) is old
 
 
+def test_priority_goes_first_until_the_others_have_waited_long():
+    queue = BatchQueue()
+    low, normal, high = (entry(1, enqueued=0.0, priority=p) for p in (9, 0, 1))
+    for e in (low, normal, high):
+        queue.add(e)
+    order = []
+    while queue:
+        order += [s.entry for s in queue.take(queue.pick(1, 0.0, 0.1).line, 1)]
+    assert order == [high, normal, low]
+    old, fresh = entry(1, enqueued=0.0, priority=9), entry(1, enqueued=1.5, priority=1)
+    for e in (fresh, old):
+        queue.add(e)
+    assert queue.pick(1, 0.0, 2.0) is old
+
+
 def test_callers_who_have_gone_are_left_out_of_the_batch():
     queue = BatchQueue()
     entries = [entry(1) for _ in range(3)]
     for e in entries:
         queue.add(e)
     entries[1].future.cancel()
-    assert [s.entry for s in queue.take(entries[0].key, 8)] == [entries[0], entries[2]]
+    assert [s.entry for s in queue.take(entries[0].line, 8)] == [entries[0], entries[2]]
     assert len(queue) == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,3 +230,133 @@ async def test_batch_size_is_the_operators_or_the_models_suggestion_at_most(sour
         model = await registry.get("ndvi", None, soon())
         assert model.describe()["batching"]["size"] == expected
         await registry.close()
+
+
+class Versions:
+    """A source whose one model has as many versions as the test says; each is another sample model."""
+
+    scheme = "versions:"
+
+    def __init__(self, folder):
+        self._samples = SamplesSource(folder)
+        self.available = ["ndvi"]
+        self.error = None
+
+    def names(self):
+        return ["model"]
+
+    def versions(self, name):
+        return [str(i) for i, _ in enumerate(self.available, 1)] if name == "model" else []
+
+    def fetch(self, reference, progress=None):
+        if reference.name != "model":
+            raise ModelNotFound(reference.name)
+        if self.error:
+            raise self.error
+        version = reference.version or str(len(self.available))
+        bundle = self._samples.fetch(ModelReference(self.available[int(version) - 1]))
+        return replace(bundle, name="model", version=version)
+
+    def close(self):
+        self._samples.close()
+
+
+@pytest.fixture
+def versions(tmp_path):
+    return Versions(tmp_path)
+
+
+@pytest.fixture
+async def versioned(versions):
+    registry = ModelRegistry([versions], EngineConfig(device="cpu"), Metrics())
+    yield registry
+    await registry.close()
+
+
+async def test_a_new_version_takes_over_while_the_old_one_finishes_what_holds_it(versioned, versions):
+    async with versioned.use("model", None, soon()) as old:
+        versions.available.append("landcover-share")
+        new = await versioned.load("model", soon())
+        assert (old.version, new.version) == ("1", "2")
+        assert await versioned.get("model", None, soon()) is new
+        answer = await old.predict(tile(), PredictOptions(), soon())
+        assert answer.version == "1"
+    async with asyncio.timeout(10):
+        while old.healthy:
+            await asyncio.sleep(0.01)
+    states = {(s.name, s.version): s.state for s in versioned.statuses()}
+    assert states == {("model", "2"): ModelState.READY}
+
+
+async def test_a_failing_load_keeps_what_answers(versioned, versions):
+    old = await versioned.get("model", None, soon())
+    versions.error = SourceFailed("the hub is away")
+    with pytest.raises(SourceFailed):
+        await versioned.load("model", soon())
+    assert await versioned.get("model", None, soon()) is old
+    assert old.healthy
+
+
+async def test_loading_what_has_not_changed_changes_nothing(versioned):
+    old = await versioned.get("model", None, soon())
+    assert await versioned.load("model", soon()) is old
+
+
+async def test_the_same_version_with_another_file_is_replaced_and_stays_ready_in_the_metrics(versions):
+    metrics = Metrics()
+    registry = ModelRegistry([versions], EngineConfig(device="cpu"), metrics)
+    old = await registry.get("model", None, soon())
+    versions.available[0] = "landcover-share"
+    new = await registry.load("model", soon())
+    assert new is not old
+    assert new.card.task.value == "classification"
+    async with asyncio.timeout(10):
+        while old.healthy:
+            await asyncio.sleep(0.01)
+    ready = metrics.registry.get_sample_value("model_ready", {"model": "model", "version": "1"})
+    assert ready == 1
+    await registry.close()
+
+
+async def test_an_unloaded_model_is_gone_until_it_is_loaded_again(versioned):
+    async with versioned.use("model", None, soon()) as held:
+        unloading = asyncio.create_task(versioned.unload("model"))
+        await asyncio.sleep(0.05)
+        assert not unloading.done(), "who holds the model is waited for"
+        assert (await held.predict(tile(), PredictOptions(), soon())).version == "1"
+    await unloading
+    with pytest.raises(ModelNotFound, match="unloaded"):
+        await versioned.get("model", None, soon())
+    assert [s.state for s in versioned.statuses()] == [ModelState.UNLOADED]
+    assert (await versioned.load("model", soon())).healthy
+    assert (await versioned.get("model", None, soon())).healthy
+
+
+async def test_what_nobody_knows_cannot_be_unloaded(versioned):
+    with pytest.raises(ModelNotFound):
+        await versioned.unload("stranger")
+
+
+async def test_statistics_count_what_ran(versioned):
+    model = await versioned.get("model", None, soon())
+    for _ in range(3):
+        with model.accounting():
+            await model.predict(tile(), PredictOptions(), soon())
+    with pytest.raises(ContractMismatch), model.accounting():
+        await model.predict(Raster(tile().pixels, bands=("B02", "B03")), PredictOptions(), soon())
+    seen = model.statistics()
+    assert (seen.inference_count, seen.execution_count) == (3, 3)
+    assert (seen.success.count, seen.fail.count, seen.queue.count) == (3, 1, 3)
+    assert seen.success.ns > seen.compute_infer.ns > 0
+    assert [(b.batch_size, b.compute_infer.count) for b in seen.batches] == [(1, 3)]
+    assert abs(seen.last_inference_ms / 1000 - time.time()) < 60
+
+
+async def test_images_of_one_shape_become_one_batch_of_tensors(versioned):
+    model = await versioned.get("model", None, soon())
+    images = [tile(), Raster(tile().pixels[:, ::-1], bands=("B04", "B08"))]
+    tensors = await model.prepare_images(images, PredictOptions(), soon())
+    expected = np.stack([image.pixels for image in images]).astype(np.float32) / np.float32(10000)
+    np.testing.assert_array_equal(tensors["reflectance"], expected)
+    with pytest.raises(ContractMismatch, match="one shape"):
+        await model.prepare_images([tile(), tile(5, 5)], PredictOptions(), soon())
