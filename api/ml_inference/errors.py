@@ -1,6 +1,6 @@
 """What can go wrong, in the domain's words.
 
-Nothing here knows of HTTP or gRPC: `web/errors.py` holds the one table from class to status.
+Nothing here knows of HTTP or gRPC: `web/errors.py` and `rpc/errors.py` hold the tables from class to status.
 
 ::
 

@@ -70,7 +70,7 @@ async def open_services(
     Raises:
         ConfigurationInvalid: the settings ask for what this machine or package does not have.
     """
-    metrics = Metrics()
+    metrics = Metrics(compat=settings.metrics_compat)
     async with AsyncExitStack() as stack:
         pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="pixels")
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)

@@ -38,6 +38,7 @@ def place(tmp_path, monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("MODEL_SOURCES", "samples:")
     monkeypatch.setenv("EOTDL_DOWNLOAD_PATH", str(tmp_path / "cache"))
+    monkeypatch.setenv("GRPC_PORT", "off")
     return tmp_path
 
 
@@ -239,6 +240,21 @@ def test_lint_of_what_is_no_item_says_where_it_breaks(run):
     assert run("lint", "-", input="[]").exit_code == 1
 
 
+def test_what_an_item_says_cannot_steer_the_terminal_or_begin_a_line(run, place):
+    folder = place / "models" / "evil"
+    folder.mkdir(parents=True)
+    forged = "model\n\x1b[2Jerror    /  forged"
+    asset = {"href": "../m.onnx", "roles": ["mlm:model"]}
+    assets = {"": asset, forged: asset}
+    (folder / "item.json").write_text(json.dumps({"type": "Feature", "properties": {}, "assets": assets}))
+    linted = run("lint", folder / "item.json")
+    (told,) = [line for line in linted.stdout.splitlines() if "forged" in line]
+    assert told.startswith("error    /assets  several assets")
+    refused = run("models", "evil", env={"MODEL_SOURCES": str(place / "models")})
+    assert "forged" in one_line(refused)
+    assert "\x1b" not in linted.output + refused.output
+
+
 def test_lint_reads_the_profile_with_the_item(run):
     path, _ = _item(run)
     Path("typo.toml").write_text("sauce = 'x'\n")
@@ -428,7 +444,8 @@ def test_the_greeting_holds_a_curl_line_that_works_as_pasted(place, run, tile):
 
 @needs_curl
 def test_the_pasted_line_sends_the_key_where_one_is_needed(place, run, tile):
-    with served("--port", "0", API_KEY="s3cret") as (_, process):
+    """And goes to the service itself, not to the path under which a proxy publishes it."""
+    with served("--port", "0", API_KEY="s3cret", ROOT_PATH="/behind/a/proxy") as (_, process):
         process.stdout.readline()
         line = process.stdout.readline().strip()
         assert "s3cret" not in line
@@ -523,14 +540,16 @@ def test_the_package_runs_as_a_module_and_pipes_bytes(place, run, tile):
 
 
 def test_with_json_logs_every_line_is_json(place):
+    """Also the warning about a name that is nearly a setting, which comes before the settings are known."""
     with subprocess.Popen(
         [*COMMAND, "serve", "--port", "0"],
-        env={**os.environ, "LOG_FORMAT": "json"},
+        env={**os.environ, "LOG_FORMAT": "json", "BATCHSIZE": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
+            assert "did you mean BATCH_SIZE?" in json.loads(process.stderr.readline())["event"]
             line = json.loads(process.stderr.readline())
             assert line["event"] == "listening"
             assert get(f"{line['url']}/ndvi")[0] == 200

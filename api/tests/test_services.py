@@ -14,7 +14,7 @@ import pytest
 from ml_inference.contract.card import Severity
 from ml_inference.contract.options import PredictOptions
 from ml_inference.contract.raster import Raster
-from ml_inference.engine.registry import ModelState
+from ml_inference.engine.status import ModelState
 from ml_inference.errors import CardInvalid, ConfigurationInvalid, ModelNotFound
 from ml_inference.services import (
     decode_limits,

@@ -19,6 +19,7 @@ NAMES = [name.upper() for name in Settings.model_fields]
 
 LEGAL = [
     ("MODEL_SOURCES", " samples: , /srv/models ,", ("samples:", "/srv/models")),
+    ("MODEL_SOURCES", "file:///mnt/models#roads", ("file:///mnt/models#roads",)),
     ("MODELS", "ndvi,spectral-landcover", ("ndvi", "spectral-landcover")),
     ("EOTDL_API_URL", "http://127.0.0.1:9000", "http://127.0.0.1:9000/"),
     ("EOTDL_DOWNLOAD_PATH", "~/models", Path.home() / "models"),
@@ -41,15 +42,19 @@ LEGAL = [
     ("CORS_ORIGINS", "https://a.example,http://localhost:3000", ("https://a.example", "http://localhost:3000")),
     ("HOST", "::1", "::1"),
     ("PORT", "0", 0),
+    ("GRPC_PORT", "0", 0),
+    ("GRPC_PORT", "OFF", "off"),
     ("ROOT_PATH", "/a/b", "/a/b"),
     ("SHUTDOWN_GRACE", "1", 1),
     ("METRICS", "off", False),
+    ("METRICS_COMPAT", "Triton", "triton"),
     ("LOG_FORMAT", "JSON", "json"),
     ("LOG_LEVEL", "WARNING", "warning"),
 ]  # fmt: skip
 
 ILLEGAL = [
     ("MODEL_SOURCES", ","),
+    ("METRICS_COMPAT", "torchserve"),
     ("MODELS", "../etc"),
     ("MODELS", "9lives"),
     ("MODELS", "a" * 129),
@@ -90,6 +95,9 @@ ILLEGAL = [
     ("HOST", "http://127.0.0.1"),
     ("PORT", "65536"),
     ("PORT", "http"),
+    ("GRPC_PORT", "65536"),
+    ("GRPC_PORT", "-1"),
+    ("GRPC_PORT", "on"),
     ("ROOT_PATH", "inference"),
     ("ROOT_PATH", "/a b"),
     ("SHUTDOWN_GRACE", "0"),
@@ -287,4 +295,7 @@ def test_importing_the_settings_reads_nothing_and_imports_no_sibling_but_the_err
     out = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert out.stdout.strip() == "['ml_inference.errors', 'ml_inference.settings']"
+    assert (
+        out.stdout.strip()
+        == "['ml_inference.errors', 'ml_inference.settings', 'ml_inference.settings.values']"
+    )

@@ -12,6 +12,7 @@ from ml_inference.cli.prediction import predict
 from ml_inference.cli.server import serve
 from ml_inference.cli.setup import samples, settings
 from ml_inference.errors import ProcessorError
+from ml_inference.protocol.failures import clean
 
 INTERRUPTED = 128 + 2
 """What a shell expects of a command that Ctrl-C ended."""
@@ -30,7 +31,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ProcessorError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(clean(str(error))) from error
         except BrokenPipeError:
             raise  # click ends quietly when the reader of a pipe has left
         except OSError as error:

@@ -10,6 +10,7 @@ import orjson
 
 from ml_inference.cli.local import FOR_EVER, local_services
 from ml_inference.errors import CardInvalid
+from ml_inference.protocol.failures import clean
 from ml_inference.services import lint_item
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _value(inner: Any, indent: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else clean(str(value))
 
 
 @click.command()
@@ -99,7 +100,7 @@ def lint(item: BinaryIO, profile: Any, *, as_json: bool) -> None:
         click.echo(_json([each.model_dump(mode="json") for each in report]))
     else:
         for each in report:
-            click.echo(f"{each.severity:<7}  {each.pointer or '/'}  {each.message}")
+            click.echo(clean(f"{each.severity:<7}  {each.pointer or '/'}  {each.message}"))
     errors = sum(each.severity == "error" for each in report)
     if errors:
         raise CardInvalid(

@@ -34,7 +34,6 @@ _SPELLINGS: tuple[tuple[str, ...], ...] = (
     ("B12", "swir22", "swir2"),
 )
 _BAND = {spelling.casefold(): row[0] for row in _SPELLINGS for spelling in row}
-_ROW = {row[0]: frozenset(row) for row in _SPELLINGS}
 # "B02 - blue", "B02: Blue (band 2)": a code, a mark, and words about it.
 _DESCRIBED = re.compile(r"(b\d{1,2}a?)\s*[-:,(]\s*(.*)", re.IGNORECASE | re.DOTALL)
 _MAX_NAME = 256
@@ -51,20 +50,6 @@ def canonical(name: str) -> str | None:
     code, words = _BAND.get(described[1]), _BAND.get(described[2].strip(" )"))
     # "B5 - nir" is Landsat's: the code and the words disagree, so it is neither.
     return None if words is not None and words != code else code
-
-
-def aliases(name: str) -> frozenset[str]:
-    """Give every well-known spelling of the same band; empty when the name is not well known."""
-    code = canonical(name)
-    return frozenset() if code is None else _ROW[code]
-
-
-def same_band(a: str, b: str) -> bool:
-    """Tell whether two names mean the same band, by spelling or by the table."""
-    if a.strip().casefold() == b.strip().casefold():
-        return True
-    code = canonical(a)
-    return code is not None and code == canonical(b)
 
 
 def find_band(wanted: Band, available: Sequence[str]) -> int | None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ml_inference.contract.raster import Georeference
     from ml_inference.contract.resample import Kernel, Mask, Size
 
+MAX_SHRINK = 4096
+"""Pixels along an axis that resizing makes one of at most: a file of a few kilobytes may hold a strip of millions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -167,9 +170,13 @@ def _plan_axis(spec: InputSpec, axis: Axis, length: int) -> tuple[int, int, int,
         return (length - target) // 2, target, target, target
     if spec.resize == "pad" and length < target:
         return 0, length, length, target
-    if spec.resize is not None and spec.resize.startswith("interpolation-"):
+    if _interpolates(spec) and length <= target * MAX_SHRINK:
         return 0, length, target, target
     raise _misfit(spec, axis, length, target)
+
+
+def _interpolates(spec: InputSpec) -> bool:
+    return spec.resize is not None and spec.resize.startswith("interpolation-")
 
 
 def _misfit(spec: InputSpec, axis: Axis, length: int, target: int) -> ContractMismatch:
@@ -177,6 +184,8 @@ def _misfit(spec: InputSpec, axis: Axis, length: int, target: int) -> ContractMi
         "crop": "the card lets larger images be cropped, not smaller ones enlarged",
         "pad": "the card lets smaller images be padded, not larger ones cut",
     }.get(spec.resize or "", "the card declares no resize_type")
+    if _interpolates(spec):
+        reason = f"resizing makes one of {MAX_SHRINK} pixels at most"
     return ContractMismatch(
         f"The image's {axis} is {length} pixels and input {spec.name!r} takes {target}: {reason}. "
         "Send an image of that size, or set `resize` in the model's profile.",

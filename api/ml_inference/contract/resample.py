@@ -28,10 +28,16 @@ type Mask = NDArray[np.bool_]
 type Kernel = Literal["nearest", "linear", "cubic", "area", "lanczos4"]
 """How values between pixels are found (MLM `resize_type`, without its prefix)."""
 
+type Form = Kernel | Literal["area-linear"]
+"""A kernel, and what `area` becomes when either axis grows."""
+
 CUBIC_A = -0.75
 LANCZOS_LOBES = 4
 EDGE = 1e-9
 """A position this little before a pixel's edge is there by rounding, and belongs to the next pixel."""
+
+REMEMBERED = 1 << 14
+"""Length of an axis up to which its taps are kept for the next image; longer ones are rare, and their taps large."""
 
 ENOUGH = 0.5
 """Share of a kernel's weight that must lie on valid pixels for its result to be valid."""
@@ -50,16 +56,20 @@ class Taps:
     weight: NDArray[np.float32]
 
 
-@lru_cache(maxsize=128)
-def taps(kernel: Kernel | Literal["area-linear"], n_in: int, n_out: int, step: float | None = None) -> Taps:
+def taps(kernel: Form, n_in: int, n_out: int, step: float | None = None) -> Taps:
     """Give the taps that bring an axis from `n_in` samples to `n_out`.
 
     Args:
-        kernel: the way of interpolation; `area-linear` is what `area` becomes when either axis grows.
+        kernel: the way of interpolation.
         n_in: samples there are.
         n_out: samples wanted.
         step: input samples from one result to the next; `n_in / n_out` unless the axis is only partly wanted.
     """
+    make = _remembered_taps if max(n_in, n_out) <= REMEMBERED else _make_taps
+    return make(kernel, n_in, n_out, step)
+
+
+def _make_taps(kernel: Form, n_in: int, n_out: int, step: float | None) -> Taps:
     step = 1 / (n_out / n_in) if step is None else step  # OpenCV's own rounding, which `nearest` can show
     result = np.arange(n_out, dtype=np.float64)
     if kernel == "nearest":
@@ -78,6 +88,9 @@ def taps(kernel: Kernel | Literal["area-linear"], n_in: int, n_out: int, step: f
     distance = np.abs(offsets - fraction)
     weight = {"cubic": _cubic, "lanczos4": _lanczos}.get(kernel, _triangle)(distance)
     return _taps(base[:, None] + offsets, weight, n_in)
+
+
+_remembered_taps = lru_cache(maxsize=128)(_make_taps)
 
 
 def nearest_index(n_out: int, step: float, n_in: int) -> NDArray[np.intp]:
@@ -132,7 +145,7 @@ def resample(
     """
     height, width = values.shape[1:]
     rows, columns = size
-    form: Kernel | Literal["area-linear"] = kernel
+    form: Form = kernel
     if kernel == "area" and (rows > height or columns > width):
         form = "area-linear"
     return apply_taps(values, taps(form, height, rows), taps(form, width, columns), valid)

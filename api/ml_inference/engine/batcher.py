@@ -201,10 +201,14 @@ class Batcher:
         thread = LaneThread(f"{self._name}-lane-{index}")
         while (slices := await self._next_batch()) is not None:
             batch = _Batch(slices, time.monotonic(), asyncio.get_running_loop().create_future())
-            if not await self._supervise(thread, batch):
+            healthy = await self._supervise(thread, batch)
+            del slices, batch  # an idle lane holds nobody's tensors
+            if not healthy:
                 self._observer.lane_restarted()
                 thread.stop()
                 thread = LaneThread(f"{self._name}-lane-{index}")
+        # By its end the thread has let go of the last batch, and so of the model.
+        await thread.run(lambda: None)
         thread.stop()
 
     async def _supervise(self, thread: LaneThread, batch: _Batch) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ml_inference.engine.abort import Abort
     from ml_inference.engine.isolate import RunRecord
     from ml_inference.engine.loading import LoadedModel
+    from ml_inference.sources.base import ModelBundle
     from ml_inference.telemetry import ModelMetrics
 
     type Arrays = Mapping[str, NDArray[np.generic]]
@@ -116,6 +117,7 @@ class ServedModel:
             wait=self._batcher.predicted_wait,
             busy=self._batcher.busy_ratio,
         )
+        metrics.watch_statistics(self.statistics)
         metrics.loaded(loaded.seconds, loaded.memory_bytes)
 
     def _batch_config(self, config: EngineConfig) -> BatchConfig:
@@ -162,10 +164,10 @@ class ServedModel:
         """What a reader should know of the copy that is served (the hub is away …)."""
         return self._loaded.bundle.notice
 
-    @property
-    def sha256(self) -> str:
-        """Of the ONNX file, in hex."""
-        return self._loaded.bundle.sha256
+    def serves(self, bundle: ModelBundle) -> bool:
+        """Whether this is what the bundle would give: the same graph, read by the same item and profile."""
+        own = self._loaded.bundle
+        return (own.sha256, own.item, own.profile) == (bundle.sha256, bundle.item, bundle.profile)
 
     @property
     def batching(self) -> BatchConfig:

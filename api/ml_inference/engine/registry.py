@@ -7,72 +7,34 @@ import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from ml_inference.engine.lane import LaneThread
-from ml_inference.engine.loading import LoadedModel, load_model
+from ml_inference.engine.loader import Loader
 from ml_inference.engine.memory import release_memory
 from ml_inference.engine.model import EngineConfig, ServedModel
 from ml_inference.engine.session import resolve_device
+from ml_inference.engine.status import ModelState, ModelStatus, failed_status
 from ml_inference.errors import (
-    CardInvalid,
-    Forbidden,
     ModelNotFound,
     NotReady,
     ProcessorError,
     SourceFailed,
-    Unauthorised,
 )
 from ml_inference.sources.base import ModelReference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from ml_inference.sources.base import ModelBundle, ModelSource
     from ml_inference.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-PARALLEL_LOADS: Final = 2
 REMEMBER_SECONDS: Final = 10.0
 """How long a failure answers for itself before the source is asked again."""
 REMEMBER_NAMES: Final = 1024
-
-
-class ModelState(StrEnum):
-    """Where a model stands."""
-
-    KNOWN = "known"
-    """A source has it; nobody asked for it yet."""
-    LOADING = "loading"
-    READY = "ready"
-    REFUSED = "refused"
-    """Its card, profile or graph cannot be served."""
-    FAILED = "failed"
-    """Its source failed; it will be tried again."""
-    UNLOADED = "unloaded"
-    """Taken out of service by hand, until it is loaded by hand."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """A model's state, with reasons.
-
-    Attributes:
-        version: None while unknown.
-        problems: `(pointer, message)` pairs of a refused model.
-    """
-
-    name: str
-    version: str | None
-    source: str
-    state: ModelState
-    reason: str | None = None
-    problems: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +46,26 @@ class _Failure:
 class ModelRegistry:
     """Models by name and version, over an ordered list of sources. Lives on one event loop."""
 
-    def __init__(self, sources: Sequence[ModelSource], config: EngineConfig, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        config: EngineConfig,
+        metrics: Metrics,
+        *,
+        remember_seconds: float = REMEMBER_SECONDS,
+    ) -> None:
         self._sources = tuple(sources)
+        self._remember_seconds = remember_seconds
         self._config = config
         self._metrics = metrics
         self.device = resolve_device(config.device)
+        self._loader = Loader(self._sources, self.device, config.threads)
         self._models: dict[tuple[str, str], ServedModel] = {}
         self._latest: dict[str, str] = {}
         self._loads: dict[ModelReference, asyncio.Task[ServedModel]] = {}
         self._opening: dict[tuple[str, str], asyncio.Task[ServedModel]] = {}
         self._failures: OrderedDict[ModelReference, _Failure] = OrderedDict()
-        self._slots = asyncio.Semaphore(PARALLEL_LOADS)
-        self._preloading = False
+        self._preloading: set[str] = set()
         self._draining = False
         self._unloaded: set[str] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -116,12 +86,7 @@ class ModelRegistry:
         wanted = ModelReference(name, version)
         if name in self._unloaded:
             raise ModelNotFound(f"model {name} was unloaded; load it to have it back")
-        task = self._load_task(wanted)
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise NotReady(f"model {name} is still being loaded", retry_after=2.0) from None
+        return await _awaited(self._load_task(wanted), name, deadline)
 
     @asynccontextmanager
     async def use(self, name: str, version: str | None, deadline: float) -> AsyncIterator[ServedModel]:
@@ -140,12 +105,7 @@ class ModelRegistry:
         """
         wanted = ModelReference(name)
         self._failures.pop(wanted, None)
-        task = self._load_task(wanted)
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                model = await asyncio.shield(task)
-        except TimeoutError:
-            raise NotReady(f"model {name} is still being loaded", retry_after=2.0) from None
+        model = await _awaited(self._load_task(wanted), name, deadline)
         self._unloaded.discard(name)
         return model
 
@@ -156,15 +116,15 @@ class ModelRegistry:
             ModelNotFound: no source has it and it is not loaded.
         """
         wanted = ModelReference(name)
-        models = self.versions(name)
-        if not models and not any(name in source.names() for source in self._sources):
+        if not self.versions(name) and not any(name in source.names() for source in self._sources):
             raise ModelNotFound(f"no source has a model {wanted.name}")
         self._unloaded.add(name)
+        await self._give_up(name)
+        models = [self._models.pop(key) for key in list(self._models) if key[0] == name]
         self._latest.pop(name, None)
-        for model in models:
-            del self._models[model.name, model.version]
+        self.preload_failures.pop(name, None)
         await asyncio.gather(*(model.close() for model in models))
-        models.clear()
+        models.clear()  # no name may hold one when memory is released
         release_memory()
 
     def loaded(self, name: str, version: str | None = None) -> ServedModel | None:
@@ -182,8 +142,11 @@ class ModelRegistry:
         for source in self._sources:
             for name in source.names():
                 found.setdefault(name, ModelStatus(name, None, source.scheme, ModelState.KNOWN))
+        now = time.monotonic()
         for wanted, failure in self._failures.items():
-            status = _failed_status(wanted, failure.error)
+            if failure.until < now and wanted.name not in found:
+                continue  # of a name that only a stranger knew
+            status = failed_status(wanted, failure.error)
             if status is not None:
                 origin = found[wanted.name].source if wanted.name in found else ""
                 found[wanted.name] = replace(status, source=origin)
@@ -204,23 +167,35 @@ class ModelRegistry:
     def preload(self, names: Sequence[str]) -> Coroutine[Any, Any, None]:
         """Load these before the service calls itself ready, which it is not from this call on.
 
-        Failures are kept as reasons.
+        Failures are kept as reasons. What may pass by itself is tried again until it has: nobody else would ask for a
+        model of a service that takes no traffic.
         """
-        self._preloading = bool(names)
+        self._preloading = set(names)
         return self._preload_all(names)
 
     async def _preload_all(self, names: Sequence[str]) -> None:
-        try:
-            await asyncio.gather(*(self._preload(name) for name in names))
-        finally:
-            self._preloading = False
+        await asyncio.gather(*(self._preload(name) for name in self._preloading.intersection(names)))
 
     async def _preload(self, name: str) -> None:
+        while name not in self._unloaded and not await self._preloaded(name):  # noqa: ASYNC110 - a pause, no event
+            await asyncio.sleep(self._remember_seconds)
+
+    async def _preloaded(self, name: str) -> bool:
+        """Try once; False when another try makes sense."""
+        reason, lasting = "", True
         try:
             await self.get(name, None, float("inf"))
         except ProcessorError as exc:
-            self.preload_failures[name] = str(exc)
-            log.error("preload failed", model=name, reason=str(exc))  # noqa: TRY400 - a sentence, not a stack
+            reason, lasting = str(exc), not isinstance(exc, SourceFailed)
+        except Exception as exc:  # whatever it is, the service is not ready without this model
+            reason, lasting = f"it could not be loaded ({type(exc).__name__}); the log tells more", False
+            log.exception("load failed", model=name)
+        self._preloading.discard(name)
+        if reason and reason != self.preload_failures.get(name):
+            log.error("preload failed", model=name, reason=reason)
+        if reason:
+            self.preload_failures[name] = reason
+        return lasting
 
     def unready(self) -> list[str]:
         """Reasons why traffic should go elsewhere; empty when ready."""
@@ -263,7 +238,7 @@ class ModelRegistry:
         self._failures.pop(wanted, None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, ProcessorError):
-            self._failures[wanted] = _Failure(error, time.monotonic() + REMEMBER_SECONDS)
+            self._failures[wanted] = _Failure(error, time.monotonic() + self._remember_seconds)
             while len(self._failures) > REMEMBER_NAMES:
                 self._failures.popitem(last=False)
             if not isinstance(error, ModelNotFound):
@@ -271,10 +246,10 @@ class ModelRegistry:
 
     async def _load(self, wanted: ModelReference) -> ServedModel:
         started = time.perf_counter()
-        bundle = await self._in_thread(partial(self._fetch, wanted))
+        bundle = await self._loader.fetch(wanted)
         key = (bundle.name, bundle.version)
         known = self._models.get(key)
-        if known is None or known.sha256 != bundle.sha256:
+        if known is None or not known.serves(bundle):
             opening = self._opening.get(key)
             if opening is None:
                 opening = asyncio.create_task(self._open(bundle, started))
@@ -285,12 +260,23 @@ class ModelRegistry:
             self._supersede(wanted.name, bundle.version)
         return self._models[key]
 
+    async def _give_up(self, name: str) -> None:
+        """End every load of a model that is under way; who waits for it learns that it is gone."""
+        loads = [task for wanted, task in self._loads.items() if wanted.name == name]
+        loads += [task for (model, _), task in self._opening.items() if model == name]
+        for task in loads:
+            task.cancel()
+        await asyncio.gather(*loads, return_exceptions=True)
+
     def _supersede(self, name: str, version: str) -> None:
         """Let `version` be the newest from now on; the one before ends after the requests that hold it."""
         before = self._latest.get(name)
         self._latest[name] = version
+        self.preload_failures.pop(name, None)
         if before is not None and before != version:
-            self._retire(self._models.pop((name, before)), replaced=False)
+            old = self._models.pop((name, before), None)
+            if old is not None:
+                self._retire(old, replaced=False)
 
     def _retire(self, model: ServedModel, *, replaced: bool) -> None:
         task = asyncio.create_task(self._end(model, replaced=replaced), name=f"retire {model.name}")
@@ -303,9 +289,7 @@ class ModelRegistry:
         release_memory()
 
     async def _open(self, bundle: ModelBundle, started: float) -> ServedModel:
-        loaded: LoadedModel = await self._in_thread(
-            partial(load_model, bundle, self.device, self._config.threads)
-        )
+        loaded = await self._loader.open(bundle)
         loaded = replace(loaded, seconds=time.perf_counter() - started)
         model = ServedModel(loaded, self._config, self._metrics.model(bundle.name, bundle.version))
         before = self._models.get((bundle.name, bundle.version))
@@ -324,30 +308,17 @@ class ModelRegistry:
         )
         return model
 
-    def _fetch(self, reference: ModelReference) -> ModelBundle:
-        """Ask the sources in order; the first that knows the name serves it."""
-        for source in self._sources:
-            try:
-                return source.fetch(reference)
-            except ModelNotFound:
-                if reference.name in source.names():  # it knows the model; only this version is missing
-                    raise
-        version = "" if reference.version is None else f" version {reference.version}"
-        raise ModelNotFound(f"no source has a model {reference.name}{version}")
 
-    async def _in_thread[T](self, work: Callable[[], T]) -> T:
-        """Do blocking work in a daemon thread of its own: a hub that never answers must not hold up the exit."""
-        async with self._slots:
-            thread = LaneThread("model-loader")
-            try:
-                return await thread.run(work)
-            finally:
-                thread.stop()
-
-
-def _failed_status(wanted: ModelReference, error: ProcessorError) -> ModelStatus | None:
-    if isinstance(error, CardInvalid):
-        return ModelStatus(wanted.name, wanted.version, "", ModelState.REFUSED, str(error), error.problems)
-    if isinstance(error, SourceFailed | Unauthorised | Forbidden):
-        return ModelStatus(wanted.name, wanted.version, "", ModelState.FAILED, str(error))
-    return None
+async def _awaited(task: asyncio.Task[ServedModel], name: str, deadline: float) -> ServedModel:
+    """Wait for a load that others may wait for too, until the deadline."""
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())) as limit:
+            return await asyncio.shield(task)
+    except TimeoutError:
+        if not limit.expired():  # the load itself ran into one
+            raise
+        raise NotReady(f"model {name} is still being loaded", retry_after=2.0) from None
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise ModelNotFound(f"model {name} was unloaded while it was being loaded") from None
+        raise

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 
 from ml_inference.contract.card import ANY, DataType, GraphSignature, TensorSpec
 from ml_inference.engine.device import Device, parse_device
 from ml_inference.errors import CardInvalid, ConfigurationInvalid, InferenceFailed
+
+# By default ONNX Runtime's wheels report to their maker and keep a device id and a database in the cache folder of the
+# user. It is read once, when the library loads; `disable_telemetry_events()` comes too late for the files.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     import onnxruntime as ort
@@ -28,6 +34,11 @@ if TYPE_CHECKING:
 
 QUIET: Final = 3
 """ONNX Runtime's severity "error": its warnings are for the model's author."""
+
+_NOISE: Final = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/\S*/onnxruntime/\S+:\d+ [^(]*\([^)]*\)(?: const)?(?: \[with [^\]]*\])? ?"
+)
+"""What stands before the cause in ONNX Runtime's messages: codes, and its own source's paths and signatures."""
 
 ELEMENT_TYPES: Final = {"float": "float32", "double": "float64"}
 """ONNX element types whose names differ from numpy's."""
@@ -159,8 +170,8 @@ def _dtype(text: str) -> DataType | None:
 
 
 def _brief(exc: Exception, path: Path | None = None) -> str:
-    """First line of ONNX Runtime's message, without the server's paths and at most 300 characters."""
-    text = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+    """ONNX Runtime's message on one line, without paths and at most 300 characters."""
+    text = " ".join(str(exc).split()) or type(exc).__name__
     if path is not None:
         text = text.replace(str(path), path.name).replace(str(path.parent), "…")
-    return text[:300]
+    return _NOISE.sub("", text)[:300]

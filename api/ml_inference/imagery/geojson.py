@@ -85,7 +85,8 @@ def _areas(prediction: Segmentation, place: Georeference | None) -> list[tuple[G
     gdal.prepare_thread()
     kinds = _kinds(prediction.classes)
     empty = [each.value for each in prediction.classes if each.nodata]
-    labels = prediction.values[0].astype(np.int32)
+    labels = prediction.values[0]
+    labels = labels.astype(np.int32 if np.can_cast(labels.dtype, np.int32) else np.int64)
     shown = prediction.valid & ~np.isin(labels, empty)
     if _beginnings(labels) > _RAGGED * MAX_FEATURES:
         raise _too_many()
@@ -102,7 +103,7 @@ def _too_many() -> TooLarge:
     return TooLarge(f"The answer has more than {MAX_FEATURES} areas; ask for image/tiff instead.")
 
 
-def _beginnings(labels: NDArray[np.int32]) -> int:
+def _beginnings(labels: NDArray[np.integer[Any]]) -> int:
     """Count pixels unlike their left and upper neighbours: every area has at least one."""
     left = labels[:, 1:] != labels[:, :-1]
     above = labels[1:] != labels[:-1]

@@ -59,11 +59,17 @@ def _band_mask(
     if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
         return None
     nodata = dataset.nodatavals[index]
+    valid: NDArray[np.bool_]
     if flags == {MaskFlags.nodata} and nodata is not None:
         if np.isnan(nodata):
             return ~np.isnan(band)
         if band.dtype.kind in "iu" and band.dtype.itemsize <= _WIDE:
-            valid: NDArray[np.bool_] = band != nodata
+            valid = band != nodata
+            return valid
+        if band.dtype == np.float16:
+            # GDAL compares with -9999 as it is tagged, and pixels of 16 bits hold it rounded, as -10000.
+            with np.errstate(over="ignore"):
+                valid = band != np.float16(nodata)
             return valid
     mask: NDArray[np.uint8] = np.zeros(band.shape, np.uint8)
     dataset.read_masks(index + 1, out=mask)

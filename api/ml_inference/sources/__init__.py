@@ -25,7 +25,8 @@ def open_source(url: str, options: SourceOptions) -> ModelSource:
     """Open one source of models; nothing is fetched yet.
 
     Args:
-        url: `samples:`, `eotdl:`, an absolute path, or `file:///` and one.
+        url: `samples:`, `eotdl:`, an absolute path, or `file:///` and one; `#NAME` after a path says that the folder
+            holds the one model NAME.
         options: plain values that the sources work by.
 
     Raises:
@@ -36,20 +37,23 @@ def open_source(url: str, options: SourceOptions) -> ModelSource:
     folder = _folder(url)
     if folder is None:
         shown = _USERINFO.sub("//…@", url)[:200]
-        legal = "`samples:`, `eotdl:`, `/a/folder` or `file:///a/folder`"
+        legal = "`samples:`, `eotdl:`, `/a/folder` or `file:///a/folder`, perhaps with `#NAME`"
         raise ConfigurationInvalid(f"MODEL_SOURCES: {shown!r} is no source of models; legal are {legal}")
     from ml_inference.sources.local import LocalSource  # noqa: PLC0415 - see _samples
 
-    return LocalSource(folder, max_model_bytes=options.max_model_bytes)
+    path, name = folder
+    return LocalSource(path, max_model_bytes=options.max_model_bytes, name=name)
 
 
-def _folder(url: str) -> Path | None:
+def _folder(url: str) -> tuple[Path, str | None] | None:
+    """Give a folder and the name it is given, if any."""
     if url.startswith("/"):
-        return Path(url)
+        path, _, name = url.partition("#")
+        return Path(path), name or None
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
         return None
-    return Path(unquote(parts.path))
+    return Path(unquote(parts.path)), parts.fragment or None
 
 
 def _samples(options: SourceOptions) -> ModelSource:

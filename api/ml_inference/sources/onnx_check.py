@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf publishes no types
+from google.protobuf.message import DecodeError
 
 from ml_inference.errors import CardInvalid
 

@@ -2,7 +2,7 @@
 
 ::
 
-    app ──► page · operations · models · images                one surface each; they do not know each other
+    app ──► page · operations · models · images · open_inference     one surface each; they do not know each other
      │         │
      │      handling · answers · openapi                       what surfaces share
      │         │

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 
 from ml_inference.imagery import GEOJSON, GEOTIFF, JSON, NPY, PNG, encode, to_plain
-from ml_inference.web.errors import clean
+from ml_inference.protocol.failures import clean
 from ml_inference.web.json import to_json
 
 if TYPE_CHECKING:

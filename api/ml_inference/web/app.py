@@ -15,7 +15,7 @@ from starlette.routing import Match
 
 from ml_inference import __version__
 from ml_inference.services import Services, open_services
-from ml_inference.web import images, models, operations, page
+from ml_inference.web import images, models, open_inference, operations, page
 from ml_inference.web.access import KeyRequired
 from ml_inference.web.body import Uploads
 from ml_inference.web.context import Problems, RequestContext
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from ml_inference.settings import Settings
 
-EXPOSED: Final = ("X-Request-ID", "X-Model-Version", "X-Model-Warnings", "Server-Timing", "Retry-After")
+EXPOSED: Final = (
+    *("X-Request-ID", "X-Model-Version", "X-Model-Warnings", "Server-Timing", "Retry-After"),
+    "Inference-Header-Content-Length",
+)
 """Headers of answers that a page of another origin may read."""
 
 
@@ -66,6 +69,7 @@ def create_app(
     for surface in (
         page,
         operations,
+        open_inference,
         models,
         images,
     ):  # `/{model}` last: it would take the others' words for names

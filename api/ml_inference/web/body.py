@@ -11,7 +11,7 @@ from ml_inference.errors import ClientGone, InvalidRequest, Overloaded, TooLarge
 from ml_inference.web.errors import BodyTooSlow, UnsupportedEncoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from starlette.datastructures import Headers
     from starlette.types import Receive
@@ -66,9 +66,16 @@ class Reservation:
 
 
 async def read_body(
-    receive: Receive, headers: Headers, *, limit: int, deadline: float, room: Reservation
+    receive: Receive,
+    headers: Headers,
+    *,
+    limit: int,
+    deadline: float,
+    room: Reservation,
+    encodings: Collection[str] = (),
+    lead: int = 0,
 ) -> bytearray:
-    """The whole body.
+    """The whole body, still in its `Content-Encoding`.
 
     Args:
         receive: the request's; untouched while a `Content-Length` alone is reason to refuse.
@@ -76,25 +83,28 @@ async def read_body(
         limit: bytes at most.
         deadline: `time.monotonic()` seconds.
         room: of the common bound.
+        encodings: of the content that the caller undoes.
+        lead: empty bytes before the body, for what lies further on in it to be aligned in memory.
 
     Raises:
         TooLarge: more than `limit`, known from `Content-Length` or as soon as it is passed.
         Overloaded: no room among the bodies of other requests.
         BodyTooSlow: not complete at the deadline.
-        InvalidRequest, UnsupportedEncoding: framing that cannot be trusted, or a `Content-Encoding`.
+        InvalidRequest, UnsupportedEncoding: framing that cannot be trusted, or another `Content-Encoding`.
         ClientGone: the connection ended first.
     """
+    _refuse_encoding(headers, encodings)
     declared = _declared(headers)
     if declared is not None:
         _cap(declared, limit)
         room.expect(declared)
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            body = await _collect(receive, limit, room)
+            body = await _collect(receive, limit, room, lead)
     except TimeoutError:
         raise BodyTooSlow("the body had not come in full when the request's time was over") from None
-    if declared is not None and len(body) != declared:
-        raise InvalidRequest(f"Content-Length says {declared} bytes, but {len(body)} came")
+    if declared is not None and len(body) - lead != declared:
+        raise InvalidRequest(f"Content-Length says {declared} bytes, but {len(body) - lead} came")
     return body
 
 
@@ -121,16 +131,22 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _collect(receive: Receive, limit: int, room: Reservation) -> bytearray:
-    body = bytearray()
+def content_encoding(headers: Headers) -> str:
+    """How the body is encoded; empty when it is not."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+async def _collect(receive: Receive, limit: int, room: Reservation, lead: int) -> bytearray:
+    body = bytearray(lead)
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the connection ended before the body did")
         body += message.get("body", b"")
-        _cap(len(body), limit)
-        room.grow_to(len(body))
+        _cap(len(body) - lead, limit)
+        room.grow_to(len(body) - lead)
         more = message.get("more_body", False)
     return body
 
@@ -142,11 +158,14 @@ def _cap(size: int, limit: int) -> None:
         )
 
 
+def _refuse_encoding(headers: Headers, encodings: Collection[str]) -> None:
+    if content_encoding(headers) not in {"", *encodings}:
+        taken = f"expected none, or {' or '.join(encodings)}" if encodings else "send the image's own bytes"
+        raise UnsupportedEncoding(f"this Content-Encoding is not undone here: {taken}")
+
+
 def _declared(headers: Headers) -> int | None:
     """The body's length as declared; None for a chunked body."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise UnsupportedEncoding("Content-Encoding is not undone here: send the image's own bytes")
     length = headers.get("content-length")
     if length is None:
         return None

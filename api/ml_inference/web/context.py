@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 
+from ml_inference.web.access import PROBES
 from ml_inference.web.errors import MEDIA_TYPE, MethodUnknown, Problem, problem_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Others are refused before a metric could take them for a label."""
-QUIET: Final = frozenset({"/health/live", "/health/ready", "/metrics"})
+QUIET: Final = frozenset({*PROBES, "/metrics"})
 """Routes that machines ask for every few seconds; their lines are for debugging."""
 
 _log = structlog.get_logger(__name__)

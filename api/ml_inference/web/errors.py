@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -33,14 +31,13 @@ from ml_inference.errors import (
     Unavailable,
     Undecodable,
 )
+from ml_inference.protocol.failures import clean, log_failure
 from ml_inference.web.json import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MEDIA_TYPE: Final = "application/problem+json"
-LONGEST: Final = 1000
-"""Characters of a message; what a client sent is echoed for orientation, not in full."""
 LONGEST_VALUE: Final = 200
 MOST_VALUES: Final = 64
 
@@ -115,21 +112,12 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     return _of_defect(error, request_id)
 
 
-def clean(text: str, longest: int = LONGEST) -> str:
-    """Printable and bounded: what is echoed can neither break a log line nor fill a screen."""
-    short = text if len(text) <= longest else text[: longest - 1] + "…"
-    return "".join(
-        each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for each in short
-    )
-
-
 def _of_domain(error: ProcessorError, request_id: str) -> Problem:
     status = status_of(error)
     name = type(error).__name__
     extra = _extra(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        extra["error_id"] = _log(error)
+        extra["error_id"] = log_failure(error)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     members = _members(
         f"urn:ml-inference:{words.replace(' ', '-')}", words.capitalize(), status, str(error), request_id
@@ -169,7 +157,7 @@ def _of_http(error: HTTPException, request_id: str) -> Problem:
 
 
 def _of_defect(error: Exception, request_id: str) -> Problem:
-    error_id = _log(error)
+    error_id = log_failure(error)
     detail = f"Something failed inside the service. Its log tells more under the id {error_id}."
     members = _members("urn:ml-inference:internal-error", "Internal error", 500, detail, request_id)
     return Problem(500, {**members, "error_id": error_id})
@@ -185,19 +173,6 @@ def _members(kind: str, title: str, status: int, detail: str, request_id: str) -
         "error": text,
         "instance": f"urn:request:{quote(request_id, safe='')}",
     }
-
-
-def _log(error: Exception) -> str:
-    error_id = uuid.uuid4().hex
-    structlog.get_logger(__name__).error(
-        "request failed",
-        error_id=error_id,
-        error_type=type(error).__name__,
-        reason=clean(str(error)),
-        # What is wrong with a card stands in its problems; where it was noticed helps nobody.
-        exc_info=None if isinstance(error, CardInvalid) else error,
-    )
-    return error_id
 
 
 def _validation_text(error: RequestValidationError) -> str:

@@ -8,6 +8,8 @@ from ml_inference.errors import InvalidRequest, ModelNotFound
 from ml_inference.web.query import TIMEOUT_HEADER, deadline_of
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from starlette.requests import Request
 
     from ml_inference.engine.model import ServedModel
@@ -68,3 +70,10 @@ def one_version(*given: str | None) -> str | None:
 async def served_model(request: Request, name: str, version: str | None, deadline: float) -> ServedModel:
     """The model, loaded if need be; see `ModelRegistry.get`."""
     return await services_of(request).registry.get(checked_name(name), version, deadline)
+
+
+def using_model(
+    request: Request, name: str, version: str | None, deadline: float
+) -> AbstractAsyncContextManager[ServedModel]:
+    """The model for as long as a request works with it; see `ModelRegistry.use`."""
+    return services_of(request).registry.use(checked_name(name), version, deadline)

@@ -9,7 +9,7 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-EXCLUDED: Final = ("^/metrics$", "^/health/")
+EXCLUDED: Final = ("^/metrics$", "^(/v2)?/health/")
 
 
 class HttpMetrics:

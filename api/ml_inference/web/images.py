@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,7 @@ from ml_inference.imagery import decode, offered
 from ml_inference.web.answers import POSSIBLE, Reply, list_response, make_body, problem_entry, response
 from ml_inference.web.body import read_body, until_done
 from ml_inference.web.errors import problem_of
-from ml_inference.web.handling import deadline_for, one_version, served_model, services_of
+from ml_inference.web.handling import deadline_for, one_version, services_of, using_model
 from ml_inference.web.multipart import Form, Image, parse_form
 from ml_inference.web.negotiate import choose
 from ml_inference.web.openapi import PREDICT
@@ -62,14 +62,16 @@ async def predict(request: Request, model: str, version: str | None = None) -> R
     accept = ",".join(request.headers.getlist("accept"))
     choose(accept, POSSIBLE)  # what can fit no answer at all is refused before any work
     version = one_version(version, query.version)
-    # A form may name the version further on; every other request learns here that its model is missing.
-    form_first = _is_form(request) and version is None
-    served = None if form_first else await served_model(request, model, version, deadline)
-    with request.app.state.uploads.reservation() as room:
+    async with AsyncExitStack() as held:
+        room = held.enter_context(request.app.state.uploads.reservation())
+        # A form may name the version further on; every other request learns here that its model is missing.
+        form_first = _is_form(request) and version is None
+        if not form_first:
+            served = await held.enter_async_context(using_model(request, model, version, deadline))
         form = await _read(request, deadline, room)
         version = one_version(version, form.version)
-        if served is None:
-            served = await served_model(request, model, version, deadline)
+        if form_first:
+            served = await held.enter_async_context(using_model(request, model, version, deadline))
         call = _Call(services_of(request), served, query.options, accept, deadline, request.state.request_id)
         return await until_done(asyncio.create_task(_answer(call, form.images)), request.receive)
 

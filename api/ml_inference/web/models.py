@@ -15,7 +15,7 @@ from ml_inference.web.query import parameters
 
 if TYPE_CHECKING:
     from ml_inference.engine.model import ServedModel
-    from ml_inference.engine.registry import ModelStatus
+    from ml_inference.engine.status import ModelStatus
     from ml_inference.services import Services
 
 router = APIRouter(tags=["models"])

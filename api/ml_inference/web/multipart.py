@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ml_inference.errors import InvalidRequest, TooLarge
-from ml_inference.web.errors import clean
+from ml_inference.protocol.failures import clean
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -87,7 +87,7 @@ SCHEMAS: Final[Json] = {
             "name": _TEXT,
             "version": {"type": ["string", "null"]},
             "source": _TEXT,
-            "state": {"enum": ["known", "loading", "ready", "refused", "failed"]},
+            "state": {"enum": ["known", "loading", "ready", "refused", "failed", "unloaded"]},
             "task": {"type": ["string", "null"]},
             "reason": {"type": ["string", "null"]},
         },

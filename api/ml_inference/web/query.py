@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from ml_inference.contract.options import OutputKind, PredictOptions
 from ml_inference.contract.scaling import parse_scaling
 from ml_inference.errors import InvalidRequest
-from ml_inference.web.errors import clean
+from ml_inference.protocol.failures import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -124,6 +124,15 @@ def test_rows():
     assert (found.height, found.width, found.georeference) == (100, 100, PLACE)
 
 
+def test_rows_whose_sixth_number_is_no_class_are_another_layout():
+    """One class of YOLOv5 gives `[N, A, 6]` too: centre, size, objectness and a probability."""
+    with pytest.raises(InferenceFailed, match=r"0\.37.*boxes\.layout"):
+        rows([*TWO[0], 0.5, 1], [*TWO[1], 0.9, 0.37])
+    assert rows([*TWO[0], 0.5, 1], [0, 0, 0, 0, 0, 0.37]).labels.tolist() == [
+        1
+    ]  # an empty row may hold anything
+
+
 @pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("label_type", [np.int64, np.float32])
 def test_three_tensors(batch, label_type):

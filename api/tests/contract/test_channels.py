@@ -48,8 +48,11 @@ def test_eight_bands_of_two_dates_are_taken_as_the_file_repeats_them():
 def test_a_repeated_band_of_the_card_may_come_from_one_band_of_the_file():
     names = "B4 B3 B2 B8 B4 B3 B2 B8"
     pixels = make_pixels((4, 3, 3), "uint16")
-    tensor = tensor_of(make_raster(pixels, "B2 B3 B4 B8"), make_input(names))
-    np.testing.assert_array_equal(tensor, pixels[[2, 1, 0, 3, 2, 1, 0, 3]])
+    ready = prepare(make_raster(pixels, "B2 B3 B4 B8"), make_card(make_input(names)), DEFAULTS)
+    np.testing.assert_array_equal(ready.tensors["x"][0], pixels[[2, 1, 0, 3, 2, 1, 0, 3]])
+    assert any("same band" in words for words in ready.warnings)
+    whole = make_raster(make_pixels((8, 3, 3), "uint16"), names)
+    assert prepare(whole, make_card(make_input(names)), DEFAULTS).warnings == ()
 
 
 def test_a_missing_band_lists_what_the_image_has_and_names_the_override():
@@ -100,6 +103,9 @@ def test_the_request_says_which_band_is_which():
     with pytest.raises(ContractMismatch, match="names 3 bands and the image has 2") as caught:
         tensor_of(make_raster(pixels[:2]), make_input("B02 B04"), options)
     assert caught.value.field == "bands"
+    assert "alpha" in str(
+        caught.value
+    )  # four bytes a pixel without names are colours and alpha, by GDAL's habit
 
 
 def test_naming_bands_for_a_card_without_any_is_said_to_change_nothing():
@@ -128,6 +134,16 @@ def test_letters_of_gdal_calc_are_the_listed_bands():
     pixels = make_pixels((2, 3, 3), "uint16") + np.uint16(1)
     tensor = tensor_of(make_raster(pixels, "B08 B04"), spec)
     np.testing.assert_allclose(tensor[2], pixels[1] / pixels[0], rtol=1e-6)
+
+
+def test_a_letter_of_gdal_calc_is_its_place_in_the_list_even_when_a_band_is_called_so():
+    """Of red, green and blue, `B` is the second band (gdal_calc's rule), not the one named B."""
+    spec = make_input(
+        bands=(band("R"), band("G"), band("B"), band("greenness", "B / (A + B + C)", "gdal-calc"))
+    )
+    red, green, blue = pixels = make_pixels((3, 3, 3)) + 1
+    tensor = tensor_of(make_raster(pixels, "R G B"), spec)
+    np.testing.assert_allclose(tensor[3], green / (red + green + blue), rtol=1e-6)
 
 
 def test_a_division_of_zero_by_zero_is_no_data_there():

@@ -24,8 +24,9 @@ from pixel_cards import (
     segmentation,
 )
 
-from ml_inference.contract.card import Expression, Task
+from ml_inference.contract.card import ClassLabel, Expression, Task
 from ml_inference.contract.interpret.activation import activate
+from ml_inference.contract.interpret.labels import classes_of_channels
 from ml_inference.contract.options import PredictOptions
 from ml_inference.errors import InferenceFailed
 
@@ -304,6 +305,36 @@ def test_a_binary_mask_by_threshold():
     share = segmentation(logits, PROBABILITIES, activation="sigmoid", classes=make_labels(0, 1))
     assert [label.value for label in share.classes] == [1]
     assert share.values.shape == (1, 4, 5)
+
+
+@pytest.mark.parametrize("values", [(0, 255), (255, 0), (1, 0), (10, 20), (20, 10)])
+def test_of_two_classes_for_one_score_the_larger_value_is_above_the_threshold_however_they_are_listed(values):
+    scores = np.array([[[[0.2, 0.8]]]], np.float32)
+    found = segmentation(scores, activation="none", classes=make_labels(*values))
+    assert found.values.tolist() == [[[min(values), max(values)]]]
+    share = segmentation(scores, PROBABILITIES, activation="none", classes=make_labels(*values))
+    assert [label.value for label in share.classes] == [max(values)]
+
+
+def test_naming_channels_takes_time_in_proportion_to_their_number():
+    """Counted, not timed: how often a class is asked for its value."""
+    asked = 0
+
+    class Counting(ClassLabel):
+        def __getattribute__(self, name: str):
+            nonlocal asked
+            asked += name == "value"
+            return super().__getattribute__(name)
+
+    classes = tuple(Counting(value=k, name=f"v{k}") for k in range(500))
+    assert [c.value for c in classes_of_channels(classes, 500)] == list(range(500))
+    assert asked <= 5 * 500
+
+
+@pytest.mark.parametrize("options", [DEFAULTS, PROBABILITIES])
+def test_a_softmax_of_a_single_score_is_refused_since_it_is_always_one(options):
+    for call, shape in ((segmentation, (1, 1, 2, 2)), (classification, (1, 1))):
+        assert refused(call, make_pixels(shape), options, activation="softmax").got == "softmax"
 
 
 def test_post_processing_is_done_to_the_raw_values():

@@ -151,6 +151,17 @@ def test_one_fixed_side_resizes_that_side_alone():
     np.testing.assert_allclose(tensor[0, 0, :, :7], pixels[0].reshape(5, 2, 7).mean(axis=1), rtol=1e-6)
 
 
+def test_a_strip_of_millions_is_not_resized_to_a_few_pixels():
+    """Thirty million pixels in one row fit into 30 kB of PNG, and took gigabytes and seconds to average."""
+    resized = {"shape": (-1, 1, 4, 4), "resize": "interpolation-area"}
+    longest = make_raster(np.ones((1, 1, 4 * 4096), np.uint8))
+    ready = prepare(longest, make_card(make_input(**resized)), DEFAULTS)
+    np.testing.assert_allclose(ready.tensors["x"], np.ones((1, 1, 4, 4)), rtol=1e-5)
+    error = refused(np.ones((1, 1, 4 * 4096 + 1), np.uint8), **resized)
+    assert (error.field, error.expected) == ("image.size", {"width": 4})
+    assert "4096" in str(error)
+
+
 def test_interpolated_integers_stay_what_integers_can_be():
     """As in OpenCV, a cubic overshoot below 0 or above 255 is cut off, and an integer model gets rounded values."""
     pixels = np.zeros((1, 8, 8), dtype=np.uint8)

@@ -492,6 +492,14 @@ def test_thresholds_of_the_file_are_the_weakest():
     assert settle(item, graph).outputs[0].boxes == BoxSpec(layout="rows")
 
 
+def test_a_threshold_of_the_file_is_for_scores_and_may_be_zero():
+    """A graph that ends in an argmax answers classes: a threshold of 0.5 would make class 1 of all but the first."""
+    item = make_item(outputs=[make_output(**{"classification:classes": ..., "result": None})])
+    for dtype, expected in (("float32", 0), ("int64", None)):
+        graph = make_graph(outputs=[("y", (-1, 1, -1, -1), dtype)], metadata={"seg_thresh": "0"})
+        assert settle(item, graph).outputs[0].threshold == expected
+
+
 def test_a_model_type_of_the_file_that_contradicts_is_told():
     card = settle(graph=make_graph(metadata={"model_type": '"Detector"'}))
     assert any("model_type" in m for m in remarks(card))

@@ -106,6 +106,13 @@ def test_a_scene_is_resampled_without_a_matrix_of_its_size():
     np.testing.assert_allclose(ours[0, 0], centres, rtol=1e-5, atol=1e-2)
 
 
+def test_taps_are_remembered_for_usual_sizes_and_not_for_strips_as_long_as_a_scene_has_pixels():
+    """A cache of 128 entries of half a gigabyte each would be filled by a few kilobytes of PNG."""
+    assert taps("linear", 512, 10980) is taps("linear", 512, 10980)
+    assert taps("linear", 512, 1_000_000) is not taps("linear", 512, 1_000_000)
+    assert taps("area", 1_000_000, 512) is not taps("area", 1_000_000, 512)
+
+
 @given(n=st.integers(1, 50), factor=st.integers(1, 8))
 def test_nearest_index_undoes_a_whole_enlargement(n, factor):
     enlarged = np.arange(n).repeat(factor)

@@ -13,7 +13,8 @@ import pytest
 from ml_inference.contract.options import PredictOptions
 from ml_inference.contract.raster import Raster
 from ml_inference.engine.model import EngineConfig
-from ml_inference.engine.registry import ModelRegistry, ModelState
+from ml_inference.engine.registry import ModelRegistry
+from ml_inference.engine.status import ModelState
 from ml_inference.errors import (
     CardInvalid,
     ConfigurationInvalid,
@@ -150,10 +151,57 @@ async def test_a_refused_model_is_listed_with_its_reasons_and_the_source_not_ask
     assert (status.state, status.problems) == (ModelState.REFUSED, (("/properties", "nothing of MLM"),))
 
 
-async def test_a_failed_preload_keeps_the_service_unready_and_says_why(registry, source):
-    source.error = SourceFailed("the hub is away")
+async def until(condition):
+    """Wait until it holds, for some seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SourceFailed("the hub is away"), "model ndvi: the hub is away"),
+        (PermissionError("/srv/models"), "model ndvi: it could not be loaded (PermissionError); the log tells more"),
+    ],
+)  # fmt: skip
+async def test_a_preload_that_fails_keeps_the_service_unready_until_the_cause_has_gone(source, error, reason):
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), Metrics(), remember_seconds=0.05)
+    source.error = error
+    preload = asyncio.create_task(registry.preload(["ndvi"]))
+    await until(lambda: registry.unready() == [reason])
+    source.error = None
+    await until(lambda: not registry.unready())
+    await preload
+    assert registry.loaded("ndvi") is not None
+    await registry.close()
+
+
+async def test_a_preload_that_is_refused_is_told_and_forgotten_once_the_model_answers(source):
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), Metrics(), remember_seconds=0.05)
+    source.error = CardInvalid("cannot be served")
     await registry.preload(["ndvi"])
-    assert registry.unready() == ["model ndvi: the hub is away"]
+    assert registry.unready() == ["model ndvi: cannot be served"]
+    source.error = None
+    await asyncio.sleep(0.1)
+    await registry.get("ndvi", None, soon())
+    assert registry.unready() == []
+    await registry.unload("ndvi")
+    assert registry.unready() == [], "unloaded by hand is no failure"
+    await registry.close()
+
+
+async def test_a_hub_that_keeps_its_callers_waiting_does_not_hold_up_other_sources(tmp_path):
+    hub, own = Slow(tmp_path / "hub"), SamplesSource(tmp_path / "own")
+    hub.gate.clear()
+    registry = ModelRegistry([own, hub], EngineConfig(device="cpu"), Metrics())
+    waiting = [asyncio.create_task(registry.get(f"unknown{n}", None, soon())) for n in range(20)]
+    await until(lambda: hub.fetched)
+    assert (await registry.get("ndvi", None, soon(10))).source == "samples:"
+    hub.gate.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in results} == {ModelNotFound}
+    await registry.close()
 
 
 async def test_readiness_waits_for_the_preload_and_ends_with_draining(registry, source):
@@ -360,3 +408,34 @@ async def test_images_of_one_shape_become_one_batch_of_tensors(versioned):
     np.testing.assert_array_equal(tensors["reflectance"], expected)
     with pytest.raises(ContractMismatch, match="one shape"):
         await model.prepare_images([tile(), tile(5, 5)], PredictOptions(), soon())
+
+
+async def test_an_unload_ends_a_load_that_is_under_way(registry, source):
+    source.gate.clear()
+    waiting = asyncio.create_task(registry.get("ndvi", None, soon()))
+    await asyncio.sleep(0.05)
+    await registry.unload("ndvi")
+    with pytest.raises(ModelNotFound, match="unloaded"):
+        await waiting
+    source.gate.set()
+    await asyncio.sleep(0.1)
+    assert registry.loaded("ndvi") is None
+    assert (await registry.load("ndvi", soon())).healthy
+
+
+async def test_a_time_out_inside_a_source_is_not_taken_for_the_requests_own(registry, source):
+    source.error = TimeoutError("inside")
+    with pytest.raises(TimeoutError, match="inside"):
+        await registry.get("ndvi", None, soon())
+
+
+async def test_names_that_only_strangers_knew_are_forgotten(tmp_path):
+    source = Slow(tmp_path, SourceFailed("the hub is away"))
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), Metrics(), remember_seconds=0.05)
+    for name in ("ndvi", "a-strangers-guess"):
+        with pytest.raises(SourceFailed):
+            await registry.get(name, None, soon())
+    assert {"ndvi", "a-strangers-guess"} <= {s.name for s in registry.statuses()}
+    await asyncio.sleep(0.1)
+    assert "a-strangers-guess" not in {s.name for s in registry.statuses()}
+    await registry.close()

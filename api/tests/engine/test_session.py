@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -99,7 +102,7 @@ def test_a_file_that_is_no_graph_is_refused_without_a_path(tmp_path, content):
 
 def test_a_wrong_shape_is_a_failure_in_the_runtimes_words(tmp_path):
     session = OnnxSession(relu(tmp_path / "m.onnx", ["b", 2]), CPU, threads=1)
-    with pytest.raises(InferenceFailed, match="2"):
+    with pytest.raises(InferenceFailed, match="index: 1 Got: 5 Expected: 2"):
         session.run({"x": np.zeros((1, 5), np.float32)}, Abort())
 
 
@@ -165,3 +168,35 @@ def test_a_model_that_fails_on_its_own_shape_is_refused(tmp_path):
     bad = ModelCard(name="m", inputs=(spec,), outputs=(OutputSpec(name="y", task=Task.RAW),))
     with pytest.raises(CardInvalid, match="declares"):
         warm_up(session, bad)
+
+
+def test_the_runtime_reports_to_nobody_and_leaves_nothing_in_the_home_folder(tmp_path):
+    model = relu(tmp_path / "m.onnx", [1, 4])
+    home = tmp_path / "home"
+    home.mkdir()
+    script = (
+        "import sys, pathlib\n"
+        "from ml_inference.engine.session import OnnxSession, resolve_device\n"
+        "OnnxSession(pathlib.Path(sys.argv[1]), resolve_device('cpu'), 1)\n"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(model)],
+        env={**clean, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_what_the_runtime_says_of_a_failure_is_its_cause_and_not_its_source_code(tmp_path):
+    sizes = h.make_tensor("s", T.INT64, [2], [-1, 4])
+    reshape = [h.make_node("Reshape", ["x", "s"], ["y"])]
+    session = OnnxSession(write(tmp_path / "m.onnx", reshape, ["n"], ["m", 4], [sizes]), CPU, 1)
+    with pytest.raises(InferenceFailed, match=r"cannot be reshaped .* requested shape:\{-1,4\}") as failed:
+        session.run({"x": np.zeros(3, np.float32)}, Abort())
+    assert "/" not in str(failed.value)
+    assert "::" not in str(failed.value)

@@ -227,6 +227,16 @@ def test_nodata_is_invalid_band_by_band(dtype, nodata):
     assert raster.nodata == pytest.approx(nodata, nan_ok=True)
 
 
+@pytest.mark.parametrize("nodata", [-9999.0, 0.1])
+def test_nodata_that_halves_can_only_round_is_nodata_all_the_same(nodata):
+    """Pixels of -9999 are stored as -10000 in 16 bits; the tag still says -9999."""
+    expected = np.ones((1, 24, 20), bool)
+    expected[0, 3:5] = False
+    pixels = np.where(expected, noise(1), nodata).astype(np.float16)
+    raster = decode(written(pixels, nodata=nodata), LIMITS)
+    np.testing.assert_array_equal(raster.valid, expected)
+
+
 def test_nodata_that_no_pixel_has_leaves_nothing_to_say():
     raster = decode(written(noise(2), nodata=0, crs=UTM, transform=GRID), LIMITS)
     assert raster.valid is None

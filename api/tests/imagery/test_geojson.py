@@ -10,6 +10,7 @@ import rasterio.warp
 import shapely
 from imagery.predictions import CLASSES, WOOD, boxed, labelled, place
 
+from ml_inference.contract.card import ClassLabel
 from ml_inference.contract.predictions import Detection, Segmentation
 from ml_inference.contract.raster import Georeference
 from ml_inference.errors import InvalidRequest, TooLarge
@@ -79,6 +80,14 @@ def test_areas_cover_the_pixels_of_their_class():
         counted = 0 if each.nodata else np.count_nonzero(prediction.values[0] == each.value)
         assert found == counted
     assert {"class": "water", "value": 1, "color": "#0a14c8"} in properties
+
+
+def test_areas_of_large_class_values_keep_their_class():
+    classes = (ClassLabel(value=2**40 + 1, name="far"), ClassLabel(value=1, name="near"))
+    labels = np.array([[[2**40 + 1, 1]]])
+    prediction = Segmentation("labels", classes, labels, np.ones((1, 2), bool), None, None)
+    _, _, properties = written(prediction)
+    assert sorted((each["class"], each["value"]) for each in properties) == [("far", 2**40 + 1), ("near", 1)]
 
 
 def test_areas_on_earth_are_as_large_as_their_pixels():

@@ -21,6 +21,8 @@ class Server:
 
     url: str
     process: subprocess.Popen
+    grpc: str
+    """`host:port`; empty where gRPC is off."""
 
     def metrics(self):
         """Every sample of /metrics as `name{labels}` → value."""
@@ -41,7 +43,7 @@ class Server:
 
 
 def start(folder, **environ):
-    """Start `ml-inference serve` on a free port, and wait for the line that says where it answers."""
+    """Start `ml-inference serve` on free ports, and wait for the lines that say where it answers."""
     log = folder / "server.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
@@ -51,6 +53,7 @@ def start(folder, **environ):
                 **{k: v for k, v in os.environ.items() if not k.startswith(("EOTDL", "OTEL"))},
                 "MODEL_SOURCES": "samples:",
                 "EOTDL_DOWNLOAD_PATH": str(folder / "cache"),
+                "GRPC_PORT": "0",
                 **environ,
             },
             stdout=subprocess.PIPE,
@@ -63,7 +66,9 @@ def start(folder, **environ):
     if not found:
         process.kill()
         pytest.fail(f"the server did not start: {line!r} {log.read_text()}")
-    return Server(found[0], process)
+    spoken = environ.get("GRPC_PORT") != "off"
+    grpc = re.search(r"gRPC.*?(\S+:\d+)$", process.stdout.readline()) if spoken else None
+    return Server(found[0], process, grpc[1] if grpc else "")
 
 
 def stop(server):

@@ -61,7 +61,7 @@ def test_what_cannot_be_started_is_refused_in_one_line(tmp_path, environ, words)
     done = subprocess.run(
         [sys.executable, "-m", "ml_inference", "serve", "--port", "0"],
         cwd=tmp_path,
-        env={**os.environ, "MODEL_SOURCES": "samples:", **environ},
+        env={**os.environ, "MODEL_SOURCES": "samples:", "GRPC_PORT": "off", **environ},
         capture_output=True,
         text=True,
         timeout=60,

@@ -36,18 +36,32 @@ class Wire:
         return {"type": "http.disconnect"}
 
 
-async def read(wire, limit=100, seconds=5.0, uploads=None, **headers):
+async def read(wire, *, limit=100, seconds=5.0, uploads=None, encodings=(), lead=0, **headers):
     uploads = uploads or Uploads(1000)
     with uploads.reservation() as room:
         fields = Headers({name.replace("_", "-"): value for name, value in headers.items()})
-        return bytes(
-            await read_body(wire, fields, limit=limit, deadline=time.monotonic() + seconds, room=room)
-        )
+        given = {"limit": limit, "deadline": time.monotonic() + seconds, "room": room}
+        return bytes(await read_body(wire, fields, **given, encodings=encodings, lead=lead))
 
 
 async def test_chunks_are_joined():
     assert await read(Wire(b"ab", b"", b"cd")) == b"abcd"
     assert await read(Wire(b"abcd"), content_length="4", content_encoding="identity") == b"abcd"
+
+
+async def test_an_encoding_that_the_caller_undoes_is_left_to_it():
+    assert await read(Wire(b"\x1f\x8b"), encodings=("gzip",), content_encoding=" GZip ") == b"\x1f\x8b"
+    with pytest.raises(UnsupportedEncoding, match="gzip"):
+        await read(Wire(b"x"), encodings=("gzip",), content_encoding="br")
+
+
+async def test_room_before_the_body_counts_for_nothing():
+    uploads = Uploads(4)
+    assert (
+        await read(Wire(b"ab", b"cd"), limit=4, lead=3, uploads=uploads, content_length="4") == b"\0\0\0abcd"
+    )
+    with pytest.raises(TooLarge):
+        await read(Wire(b"ab", b"cde"), limit=4, lead=3)
 
 
 async def test_a_declared_length_over_the_cap_is_refused_before_anything_is_read():

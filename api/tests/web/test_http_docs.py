@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_inference.engine.registry import ModelState
+from ml_inference.engine.status import ModelState
 from ml_inference.settings import Settings
 from ml_inference.web.app import EXPOSED, create_app
 from ml_inference.web.errors import STATUS_OF
@@ -21,6 +21,7 @@ from ml_inference.web.openapi import PREDICT, describe_api
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+PROTOCOL = (ROOT / "docs" / "open-inference.md").read_text(encoding="utf-8")
 
 
 def examples():
@@ -43,8 +44,9 @@ def rounded(value):
 def test_every_route_is_told():
     paths = describe_api(create_app(Settings()), "", auth_required=False)["paths"]
     for path, methods in paths.items():
+        page = PROTOCOL if path.startswith(("/v1/", "/v2")) else TEXT
         for method in methods:
-            assert f"`{method.upper()} {path}`" in TEXT
+            assert f"`{method.upper()} {path}`" in page
 
 
 def test_every_status_is_told_by_its_class():
@@ -68,6 +70,7 @@ def place(tmp_path_factory):
         **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}},
         "MODEL_SOURCES": "samples:",
         "PORT": "0",
+        "GRPC_PORT": "off",
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "ml_inference"]

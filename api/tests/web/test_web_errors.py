@@ -22,7 +22,8 @@ from ml_inference.errors import (
     NotReady,
     Unauthorised,
 )
-from ml_inference.web.errors import clean, problem_of, status_of
+from ml_inference.protocol.failures import clean
+from ml_inference.web.errors import problem_of, status_of
 
 # interface.md's table, and what the domain's classes mean by it
 STATUSES = {

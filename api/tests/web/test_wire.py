@@ -27,6 +27,7 @@ def port(model_folder, tmp_path_factory):
         "REQUEST_TIMEOUT": str(TIMEOUT),
         "MAX_BODY_BYTES": str(CAP),
         "PORT": "0",
+        "GRPC_PORT": "off",
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-W", "error", "-m", "ml_inference", "serve"]

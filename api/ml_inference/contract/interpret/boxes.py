@@ -123,9 +123,19 @@ def _read_yolo(tensor: NDArray[Any], activation: Activation | None) -> Candidate
 
 
 def _labelled(boxes: NDArray[Any], scores: NDArray[np.float32], labels: NDArray[Any]) -> Candidates:
-    """Make labels integers; a box whose label is none loses its score."""
+    """Make labels integers; a box whose label is none loses its score.
+
+    Raises:
+        InferenceFailed: labels have fractions, so they are something else.
+    """
     if labels.dtype.kind == "f":
         usable = np.abs(labels.astype(np.float64)) < 2**31  # NaN is not
+        broken = usable & (labels != np.rint(labels)) & (scores > 0)
+        if broken.any():
+            raise InferenceFailed(
+                f"The model answered {labels[broken][0]:.4g} where its layout has the number of a class: "
+                "the layout is another one; set `boxes.layout` in its profile, or ask for `output=raw`."
+            )
         labels, scores = np.where(usable, np.rint(labels), 0), np.where(usable, scores, np.float32(np.nan))
     return Candidates(boxes.astype(np.float64), scores, labels.astype(np.int64))
 

@@ -156,6 +156,17 @@ def _scores(values: Planes, output: OutputSpec, options: PredictOptions) -> NDAr
             expected=["labels", "raw"],
             got="probabilities",
         )
+    return _activated(values, output)
+
+
+def _activated(values: Planes, output: OutputSpec) -> NDArray[np.float32]:
+    if output.activation == "softmax" and len(values) == 1:
+        raise ContractMismatch(
+            f"Output {output.name!r} has a single score, of which a softmax is always 1: declare sigmoid in the profile.",
+            field="output",
+            expected="activation sigmoid or none",
+            got="softmax",
+        )
     return activate(values, output.activation)
 
 
@@ -164,7 +175,7 @@ def _decide(values: Planes, output: OutputSpec, options: PredictOptions) -> _Dec
     unknown = None if finite is None else ~finite
     if len(values) == 1:
         threshold = _threshold(output, options)
-        above = activate(values, output.activation)[0] >= threshold
+        above = _activated(values, output)[0] >= threshold
         return _Decision(above.view(np.uint8), binary_classes(output.classes), unknown)
     if options.threshold is not None:
         raise _no_threshold(output, options.threshold)
@@ -189,13 +200,6 @@ def best_channel(values: Planes) -> NDArray[Any]:
 
 def _threshold(output: OutputSpec, options: PredictOptions) -> float:
     """Give where label 1 begins: the request's, the profile's, or even odds when the score is one of odds."""
-    if output.activation == "softmax":
-        raise ContractMismatch(
-            f"Output {output.name!r} has a single score, of which a softmax is always 1: declare sigmoid in the profile.",
-            field="output",
-            expected="activation sigmoid or none",
-            got="softmax",
-        )
     for threshold in (options.threshold, output.threshold):
         if threshold is not None:
             return threshold

@@ -37,16 +37,20 @@ def classes_of_channels(classes: tuple[ClassLabel, ...], channels: int) -> tuple
         classes = real if len(real) == channels else classes
     if len(classes) == channels and {label.value for label in classes} != set(range(channels)):
         return classes
-    return tuple(class_of_value(k, classes) for k in range(channels))
+    by_value = {label.value: label for label in classes}
+    return tuple(by_value.get(k) or unnamed_class(k) for k in range(channels))
 
 
 def binary_classes(classes: tuple[ClassLabel, ...]) -> tuple[ClassLabel, ClassLabel]:
-    """Give the classes below and from the threshold of a single score; a lone class is the one above."""
+    """Give the classes below and from the threshold of a single score: the one of the larger value is above.
+
+    A lone class is the one above too.
+    """
     real = tuple(label for label in classes if not label.nodata)
     if len(real) == 1:
         other = 0 if real[0].value else 1
         return class_of_value(other, classes), real[0]
-    below, above = classes_of_channels(real, 2)
+    below, above = sorted(classes_of_channels(real, 2), key=lambda label: label.value)
     return below, above
 
 

@@ -97,8 +97,8 @@ def _remark_repeats(cursor: Cursor, bands: Sequence[Band]) -> None:
     )
     if repeated:
         cursor.warn(
-            f"bands {repeated[:8]} are listed more than once, for instance for several dates: "
-            "only an image whose bands come in exactly this order can fill them"
+            f"bands {repeated[:8]} are listed more than once: an image that names its bands in exactly this order "
+            "(of several dates, for instance) fills them one by one, any other fills each with the same band"
         )
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ml_inference.contract.resample import Mask, Planes
 
 POSITIONAL = "bands taken by position: the image names none"
+REPEATED = "several channels hold the same band of the image, since the card asks for it more than once"
+ALPHA = " A band that the file declares as alpha says which pixels are valid, and is not counted."
 UNUSED = "`bands` changes nothing: the card names no bands"
 SHOWN = 64
 """Names in an error at most."""
@@ -89,9 +91,10 @@ def image_bands(raster: Raster, options: PredictOptions) -> tuple[str, ...]:
     if options.bands is None:
         return raster.bands if raster.named else ()
     if len(options.bands) != raster.count:
+        perhaps_alpha = len(options.bands) == raster.count + 1
         raise ContractMismatch(
             f"`bands` names {len(options.bands)} bands and the image has {raster.count}: "
-            "name every band of the file, in the file's order.",
+            "name every band of the file, in the file's order." + (ALPHA if perhaps_alpha else ""),
             field="bands",
             expected=f"{raster.count} names",
             got=list(options.bands[:SHOWN]),
@@ -112,7 +115,8 @@ def _choose(raster: Raster, spec: InputSpec, names: tuple[str, ...]) -> tuple[So
             raise _wrong_count(raster, spec, _bands(wanted))
         return everything, ()
     if names:
-        return _locate(spec.bands, names), ()
+        sources = _locate(spec.bands, names)
+        return sources, (REPEATED,) if len(set(sources)) < len(sources) else ()
     if raster.count != len(spec.bands):
         raise _wrong_count(raster, spec, [band.name for band in spec.bands])
     return everything, (POSITIONAL,)
@@ -203,7 +207,7 @@ def _needed(band: Band, spec: InputSpec) -> dict[str, Band]:
     plain = [other for other in spec.bands if other.expression is None]
     known = {other.name: other for other in plain}
     if band.expression.format == GDAL_CALC:
-        known = dict(zip(LETTERS, plain, strict=False)) | known
+        known |= zip(LETTERS, plain, strict=False)  # also where a band is itself called by a letter
     return {name: known.get(name, Band(name=name)) for name in compile_expression(band.expression).names}
 
 

@@ -38,17 +38,23 @@ def fill_from_metadata(
         report: gets a remark for everything taken.
     """
     found = {
-        "classes": _classes(metadata, channels) if output.task in _CLASSIFYING and not output.classes else (),
-        "threshold": _number(metadata, "seg_thresh")
-        if output.threshold is None and output.task is Task.SEGMENTATION
+        "classes": _classes(metadata, channels)
+        if output.task in _CLASSIFYING and not output.classes
         else None,
+        "threshold": _number(metadata, "seg_thresh") if _lacks_threshold(output) else None,
         "boxes": _boxes(output.boxes, metadata) if output.boxes is not None else None,
     }
     _remark_type(output, metadata, report)
-    update = {key: value for key, value in found.items() if value}
+    update = {key: value for key, value in found.items() if value is not None}
     for key in update:
         report.note(Severity.INFO, WHERE, f"{key} of output {output.name!r}, which nothing else declares")
     return output.model_copy(update=update)
+
+
+def _lacks_threshold(output: OutputSpec) -> bool:
+    """Whether there are scores to decide by: integers are classes already."""
+    scores = output.dtype.startswith("float")
+    return scores and output.threshold is None and output.task is Task.SEGMENTATION
 
 
 def _value(metadata: Mapping[str, str], key: str) -> Any:
@@ -68,15 +74,15 @@ def _number(metadata: Mapping[str, str], key: str) -> float | None:
     )
 
 
-def _classes(metadata: Mapping[str, str], channels: int) -> tuple[ClassLabel, ...]:
+def _classes(metadata: Mapping[str, str], channels: int) -> tuple[ClassLabel, ...] | None:
     names = _value(metadata, "class_names")
     names = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(names, dict) or len(names) > MAX_CLASSES:
-        return ()
+    if not isinstance(names, dict) or not 0 < len(names) <= MAX_CLASSES:
+        return None
     by_value = {str(key): name for key, name in names.items() if isinstance(name, str) and name}
     complete = all(str(i) in by_value for i in range(len(names)))
     if not complete or not _fits(len(names), channels):
-        return ()
+        return None
     return tuple(ClassLabel(value=i, name=by_value[str(i)]) for i in range(len(names)))
 
 

@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from ml_inference.errors import ConfigurationInvalid
+from ml_inference.settings.values import About, ByteCount, Folder, Names, Secret, Url, lowered, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,71 +29,9 @@ SECRETS = ("api_key", "eotdl_api_key")
 LIKENESS = 0.88
 """From here on (`difflib` ratio) a foreign variable's name is taken for a slip: BATCHSIZE yes, HOSTNAME no."""
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_BYTES = re.compile(r"(\d+)\s*([kmg]i?b|b|)", re.IGNORECASE)
 _HOST = r"^([A-Za-z0-9_.\-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?$"
 _MODEL = r"^[A-Za-z][A-Za-z0-9._\-]{0,127}$"
 _USERINFO = re.compile(r"//[^/@\s]*@")
-
-
-@dataclass(frozen=True)
-class About:
-    """What people need to know of a setting, beside its type.
-
-    Attributes:
-        group: the heading under which it is listed.
-        legal: what a value may be, as the end of the sentence "expected …".
-    """
-
-    group: str
-    meaning: str
-    legal: str
-
-
-def _lowered(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _split(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _byte_count(value: Any) -> Any:
-    if isinstance(value, str):
-        match = _BYTES.fullmatch(value.strip())
-        if not match:
-            raise ValueError("not a number of bytes")
-        return int(match[1]) * _UNITS[match[2].lower()]
-    return value
-
-
-def _url(value: str) -> str:
-    parts = urlsplit(value)
-    port_is_a_number = parts.port is None or parts.port > 0
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    if parts.scheme not in {"http", "https"} or not (parts.hostname and port_is_a_number and plain):
-        raise ValueError("not an address of a server")
-    return value if value.endswith("/") else value + "/"
-
-
-def _header_safe(value: SecretStr) -> SecretStr:
-    secret = value.get_secret_value()
-    if not (secret.isascii() and secret.isprintable()) or " " in secret:
-        raise ValueError("cannot travel in a header")
-    return value
-
-
-type Secret = Annotated[SecretStr, AfterValidator(_header_safe)]
-type ByteCount = Annotated[int, BeforeValidator(_byte_count)]
-type Names[Item] = Annotated[tuple[Item, ...], BeforeValidator(_split)]
-type Folder = Annotated[Path, AfterValidator(Path.expanduser)]
-
-
-def _sizes(low: str, high: str) -> str:
-    return f"a number of bytes from {low} to {high}, such as 67108864, 64MiB or 50MB"
-
 
 _MODELS, _BATCHES, _BOUNDS = "Models", "Batches and devices", "Bounds"
 _ACCESS, _SERVER, _WATCH = "Access", "Server", "Watching it"
@@ -113,7 +51,8 @@ class Settings(BaseModel):
         About(
             _MODELS,
             "Where models come from, in order; the first source that knows a name serves it.",
-            "a comma-separated list of `samples:`, `eotdl:`, `/a/folder` or `file:///a/folder`",
+            "a comma-separated list of `samples:`, `eotdl:`, `/a/folder` or `file:///a/folder`; with `#NAME` after it, a "
+            "folder is the one model NAME",
         ),
     ] = ("samples:", "eotdl:")
     models: Annotated[
@@ -131,8 +70,7 @@ class Settings(BaseModel):
         ),
     ] = None
     eotdl_api_url: Annotated[
-        str,
-        AfterValidator(_url),
+        Url,
         About(
             _MODELS, "Where EOTDL answers.", "an http or https address, without user name, query or fragment"
         ),
@@ -158,7 +96,7 @@ class Settings(BaseModel):
 
     device: Annotated[
         str,
-        BeforeValidator(_lowered),
+        BeforeValidator(lowered),
         Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$"),
         About(
             _BATCHES,
@@ -168,7 +106,7 @@ class Settings(BaseModel):
     ] = "auto"
     batch_size: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=1, le=4096)],
-        BeforeValidator(_lowered),
+        BeforeValidator(lowered),
         About(
             _BATCHES,
             "Most rows in a batch; `1` runs one after the other, `auto` is chosen when a model loads and never above "
@@ -183,7 +121,7 @@ class Settings(BaseModel):
     ] = 0.005
     batch_policy: Annotated[
         Literal["adaptive", "fixed"],
-        BeforeValidator(_lowered),
+        BeforeValidator(lowered),
         About(
             _BATCHES,
             "`adaptive` never waits while the model is idle for nothing; `fixed` fills the batch or times out.",
@@ -203,7 +141,7 @@ class Settings(BaseModel):
     queue_bytes: Annotated[
         ByteCount,
         Field(ge=2**20, le=2**40),
-        About(_BOUNDS, "Bytes of prepared tensors that may wait for a model.", _sizes("1MiB", "1024GiB")),
+        About(_BOUNDS, "Bytes of prepared tensors that may wait for a model.", sizes("1MiB", "1024GiB")),
     ] = 256 * 2**20
     request_timeout: Annotated[
         float,
@@ -215,7 +153,7 @@ class Settings(BaseModel):
     max_body_bytes: Annotated[
         ByteCount,
         Field(ge=1024, le=2**32),
-        About(_BOUNDS, "Largest body of a request; more gets 413.", _sizes("1024", "4GiB")),
+        About(_BOUNDS, "Largest body of a request; more gets 413.", sizes("1024", "4GiB")),
     ] = 64 * 2**20
     max_pixels: Annotated[
         int,
@@ -252,6 +190,15 @@ class Settings(BaseModel):
         Field(ge=0, le=65535),
         About(_SERVER, "Port to listen on; `0` takes any free one.", "a whole number from 0 to 65535"),
     ] = 8000
+    grpc_port: Annotated[
+        Literal["off"] | Annotated[int, Field(ge=0, le=65535)],
+        BeforeValidator(lowered),
+        About(
+            _SERVER,
+            "Port for gRPC, at the same address; `0` takes any free one.",
+            "`off` or a whole number from 0 to 65535",
+        ),
+    ] = 8001
     root_path: Annotated[
         str,
         Field(pattern=r"^(/[\w.~%\-]+)*$"),
@@ -270,14 +217,23 @@ class Settings(BaseModel):
     ] = 25
 
     metrics: Annotated[bool, About(_WATCH, "Whether `GET /metrics` answers.", "`on` or `off`")] = True
+    metrics_compat: Annotated[
+        Literal["", "triton"],
+        BeforeValidator(lowered),
+        About(
+            _WATCH,
+            "Adds the names that another server gives to the same metrics, for dashboards that know those.",
+            "empty or `triton`",
+        ),
+    ] = ""
     log_format: Annotated[
         Literal["text", "json"],
-        BeforeValidator(_lowered),
+        BeforeValidator(lowered),
         About(_WATCH, "How log lines look: for people, or one JSON object each.", "`text` or `json`"),
     ] = "text"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        BeforeValidator(_lowered),
+        BeforeValidator(lowered),
         About(_WATCH, "From which level on lines are written.", "`debug`, `info`, `warning` or `error`"),
     ] = "info"
 
