@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ml_inference.engine.lane import LaneThread
 from ml_inference.engine.loading import LoadedModel, load_model
-from ml_inference.errors import ModelNotFound
+from ml_inference.errors import ModelNotFound, SourceFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +53,12 @@ def _ask(source: ModelSource, reference: ModelReference) -> ModelBundle | None:
         if reference.name in source.names():  # it knows the model; only this version is missing
             raise
         return None
+    except SourceFailed as exc:
+        if reference.name in source.names():
+            raise
+        raise SourceFailed(
+            f"no other source has a model {reference.name}, and {source.scheme} could not be asked: {exc}"
+        ) from exc
 
 
 async def _in_thread[T](slots: asyncio.Semaphore, work: Callable[[], T]) -> T:

@@ -119,6 +119,10 @@ class ModelRegistry:
         if not self.versions(name) and not any(name in source.names() for source in self._sources):
             raise ModelNotFound(f"no source has a model {wanted.name}")
         self._unloaded.add(name)
+        # Begun is done: who asked for it may leave.
+        await asyncio.shield(self._background(self._unload(name), f"unload {name}"))
+
+    async def _unload(self, name: str) -> None:
         await self._give_up(name)
         models = [self._models.pop(key) for key in list(self._models) if key[0] == name]
         self._latest.pop(name, None)
@@ -279,9 +283,14 @@ class ModelRegistry:
                 self._retire(old, replaced=False)
 
     def _retire(self, model: ServedModel, *, replaced: bool) -> None:
-        task = asyncio.create_task(self._end(model, replaced=replaced), name=f"retire {model.name}")
+        self._background(self._end(model, replaced=replaced), f"retire {model.name}")
+
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Work that outlives who asked for it, and that `close()` waits for."""
+        task = asyncio.create_task(work, name=name)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+        return task
 
     async def _end(self, model: ServedModel, *, replaced: bool) -> None:
         await model.close(replaced=replaced)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     type Arrays = Mapping[str, NDArray[np.generic]]
 
-QUIET: Final = 3
-"""ONNX Runtime's severity "error": its warnings are for the model's author."""
+QUIET: Final = 4
+"""ONNX Runtime's severity "fatal": what fails is told by the exception, and its lines are none of our log's."""
 
 _NOISE: Final = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/\S*/onnxruntime/\S+:\d+ [^(]*\([^)]*\)(?: const)?(?: \[with [^\]]*\])? ?"

@@ -51,6 +51,15 @@ class Call:
         remaining = self.context.time_remaining()
         return latest if remaining is None else min(latest, time.monotonic() + remaining)
 
+    async def read(self) -> Any:
+        """The next message's bytes, or `grpc.aio.EOF`."""
+        # The library never frees a message whose reader was cancelled: the reading itself goes on, and ends with the call.
+        reading = asyncio.ensure_future(self.context.read())
+        reading.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # nobody may be left to hear
+        return await asyncio.shield(reading)
+
 
 type Answer = Callable[[Any, Call], Awaitable[Any]]
 """Takes a message and gives the answer; may raise anything."""
@@ -109,7 +118,7 @@ def _answering(answer: Answer, request: type[Message]) -> Serve:
 async def _first(call: Call) -> bytes:
     try:
         async with asyncio.timeout(call.deadline() - time.monotonic()):
-            data: Any = await call.context.read()
+            data = await call.read()
     except TimeoutError:
         raise DeadlineExceeded("the message had not come in full when the request's time was over") from None
     if data is grpc.aio.EOF:

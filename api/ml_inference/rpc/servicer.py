@@ -41,7 +41,7 @@ LARGE: Final = 1 << 18
 
 
 class Servicer:
-    """Answers the calls; each is given its message and its context, and may raise any error of ours."""
+    """Answers the calls; each is given its message and its call, and may raise any error of ours."""
 
     def __init__(self, services: Services, stopping: asyncio.Event) -> None:
         self._services = services
@@ -129,7 +129,7 @@ class Servicer:
 
     async def repository_unload(self, request: Message, _call: Call) -> Message:
         """Take a model out of service after the requests that hold it."""
-        await asyncio.shield(self._registry.unload(request.model_name))
+        await self._registry.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def model_infer(self, request: Message, call: Call) -> Message:
@@ -195,7 +195,7 @@ def _counted_as_late(latest: float) -> Iterator[None]:
 
 
 async def _messages(call: Call) -> AsyncIterator[bytes]:
-    while (data := await call.context.read()) is not grpc.aio.EOF:
+    while (data := await call.read()) is not grpc.aio.EOF:
         yield data
 
 

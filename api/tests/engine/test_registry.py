@@ -439,3 +439,24 @@ async def test_names_that_only_strangers_knew_are_forgotten(tmp_path):
     await asyncio.sleep(0.1)
     assert "a-strangers-guess" not in {s.name for s in registry.statuses()}
     await registry.close()
+
+
+async def test_a_name_that_only_the_silent_source_might_know_is_told_so(tmp_path):
+    source = Slow(tmp_path, SourceFailed("hub.example has no address"))
+    registry = ModelRegistry([source], EngineConfig(device="cpu"), Metrics())
+    with pytest.raises(SourceFailed, match="slow: could not be asked: hub"):
+        await registry.get("perhaps", None, soon())
+    await registry.close()
+
+
+async def test_an_unload_goes_on_when_who_asked_for_it_leaves(versioned):
+    async with versioned.use("model", None, soon()) as held:
+        unloading = asyncio.create_task(versioned.unload("model"))
+        await asyncio.sleep(0.02)
+        unloading.cancel()
+        await asyncio.sleep(0.02)
+        assert (await held.predict(tile(), PredictOptions(), soon())).version == "1"
+    async with asyncio.timeout(10):
+        while held.healthy:
+            await asyncio.sleep(0.01)
+    assert [status.state for status in versioned.statuses()] == [ModelState.UNLOADED]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from pathlib import Path
 
 import grpc
 import pytest
-from rpc.conftest import failure, slow
+from rpc.conftest import failure, reflectance, request, slow
+from tritonclient.grpc import service_pb2_grpc
 from web.slow_model import FOREVER
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +86,32 @@ async def test_a_calls_deadline_reaches_the_batcher_and_is_counted_as_such(servi
         started = time.monotonic()
         assert await it.stub.ModelInfer(slow())
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+def test_messages_of_calls_that_were_late_are_freed(process):
+    """Kept ones would be 1500 times 64 KiB."""
+
+    def resident():
+        status = Path(f"/proc/{process.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+    def ask(times):
+        late = 0
+        with grpc.insecure_channel(process.grpc) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            for number in range(times):
+                try:
+                    stub.ModelInfer(made, timeout=0.0002 * (number % 8))
+                except grpc.RpcError as error:
+                    late += error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return late
+
+    made = request(inputs={"reflectance": reflectance(shape=(1, 4, 64, 64))})
+    ask(300)
+    before = resident()
+    assert ask(1500) > 500
+    assert resident() - before < 30
 
 
 async def test_a_message_that_does_not_come_in_full_is_given_up(service):
