@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -34,31 +35,37 @@ class Loader:
     async def fetch(self, reference: ModelReference) -> ModelBundle:
         """Ask the sources in order; the first that knows the name serves it."""
         for source, slots in zip(self._sources, self._fetches, strict=True):
-            bundle = await _in_thread(slots, partial(_ask, source, reference))
+            bundle = await _in_thread(slots, partial(self._ask, source, reference))
             if bundle is not None:
                 return bundle
         version = "" if reference.version is None else f" version {reference.version}"
-        raise ModelNotFound(f"no source has a model {reference.name}{version}")
+        raise ModelNotFound(f"no source has a model {reference.name}{version}{self._hint(reference.name)}")
+
+    def _hint(self, name: str) -> str:
+        """The known name that was probably meant."""
+        known = {each for source in self._sources for each in source.names()}
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def _ask(self, source: ModelSource, reference: ModelReference) -> ModelBundle | None:
+        """What the source has; None when it does not know the name at all."""
+        try:
+            return source.fetch(reference)
+        except ModelNotFound:
+            if reference.name in source.names():  # it knows the model; only this version is missing
+                raise
+            return None
+        except SourceFailed as exc:
+            if reference.name in source.names():
+                raise
+            raise SourceFailed(
+                f"no other source has a model {reference.name}, and {source.scheme} could not be asked: {exc}"
+                f"{self._hint(reference.name)}"
+            ) from exc
 
     async def open(self, bundle: ModelBundle) -> LoadedModel:
         """Open a bundle; see `load_model`."""
         return await _in_thread(self._opens, partial(load_model, bundle, self._device, self._threads))
-
-
-def _ask(source: ModelSource, reference: ModelReference) -> ModelBundle | None:
-    """What the source has; None when it does not know the name at all."""
-    try:
-        return source.fetch(reference)
-    except ModelNotFound:
-        if reference.name in source.names():  # it knows the model; only this version is missing
-            raise
-        return None
-    except SourceFailed as exc:
-        if reference.name in source.names():
-            raise
-        raise SourceFailed(
-            f"no other source has a model {reference.name}, and {source.scheme} could not be asked: {exc}"
-        ) from exc
 
 
 async def _in_thread[T](slots: asyncio.Semaphore, work: Callable[[], T]) -> T:

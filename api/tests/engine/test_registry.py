@@ -460,3 +460,8 @@ async def test_an_unload_goes_on_when_who_asked_for_it_leaves(versioned):
         while held.healthy:
             await asyncio.sleep(0.01)
     assert [status.state for status in versioned.statuses()] == [ModelState.UNLOADED]
+
+
+async def test_a_misspelt_name_is_told_the_one_that_was_meant(registry):
+    with pytest.raises(ModelNotFound, match="did you mean landcover-share"):
+        await registry.get("landcover-sahre", None, soon())
