@@ -28,13 +28,13 @@ test: check ## lint, types, import contracts and every test
 	@cd api && ../$(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 check: $(STAMP) ## lint, types, import contracts
-	@cd api && ../$(BIN)/ruff check . && ../$(BIN)/ruff format --check . && ../$(BIN)/mypy && ../$(BIN)/lint-imports --no-cache
+	@cd api && ../$(BIN)/ruff check --config pyproject.toml . ../loadtest && ../$(BIN)/ruff format --config pyproject.toml --check . ../loadtest && ../$(BIN)/mypy && ../$(BIN)/lint-imports --no-cache
 
 format: $(STAMP) ## let ruff mend what it can
-	@cd api && ../$(BIN)/ruff check --fix . ; ../$(BIN)/ruff format .
+	@cd api && ../$(BIN)/ruff check --config pyproject.toml --fix . ../loadtest; ../$(BIN)/ruff format --config pyproject.toml . ../loadtest
 
 bench: $(STAMP) ## what the service adds to decoding and session.run, on this machine
-	@$(BIN)/python loadtest/bench/overhead.py
+	@$(BIN)/python loadtest/bench/overhead.py $(ARGS)
 
 docs: $(STAMP) ## write anew what is generated: .env.example
 	@$(BIN)/ml-inference settings --env-example > .env.example

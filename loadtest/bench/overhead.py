@@ -24,16 +24,22 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 
 from ml_inference import imagery
-from ml_inference.imagery.raster_file import write_raster
 from ml_inference.contract.raster import Raster
+from ml_inference.imagery.raster_file import write_raster
 from ml_inference.sources.base import ModelReference
 from ml_inference.sources.samples import SamplesSource
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WARM_UP = 50
+"""Rounds that are not counted."""
 LIMITS = imagery.DecodeLimits(max_pixels=1 << 24, max_bytes=1 << 28, max_bands=64)
 
 
@@ -44,7 +50,7 @@ def tile(size: int) -> bytes:
 
 
 @contextmanager
-def server():
+def server() -> Iterator[int]:
     """A real server process on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -155,11 +161,11 @@ def main() -> None:
     served, pings, decodes, runs, phases = [], [], [], [], []
     with server() as port:
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        for i in range(options.rounds + 50):
+        for i in range(options.rounds + WARM_UP):
             elapsed, timing = post(connection, request)
             decode, run = by_hand(body, session)
             nothing = ping(connection)
-            if i >= 50:
+            if i >= WARM_UP:
                 served.append(elapsed)
                 phases.append(timing)
                 decodes.append(0.0 if options.v2 else decode)
