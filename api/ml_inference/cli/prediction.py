@@ -177,7 +177,8 @@ class _Run:
 
     async def answer(self, file: Path) -> tuple[str, bytes]:
         """The format of the answer for an image, and its bytes."""
-        raster = await self._in_pool(lambda: decode(file.read_bytes(), self._services.limits))
+        named = None if self._options.bands is None else len(self._options.bands)
+        raster = await self._in_pool(lambda: decode(file.read_bytes(), self._services.limits, named=named))
         answer = await self.model.predict(raster, self._options, FOR_EVER)
         name, media_type = self._choose(answer)
         return name, await self._in_pool(lambda: make_body(answer, media_type, None))

@@ -41,13 +41,16 @@ _NUMBERS = (
 )
 
 
-def decode(data: bytes | memoryview, limits: DecodeLimits, media_type: str | None = None) -> Raster:
+def decode(
+    data: bytes | memoryview, limits: DecodeLimits, media_type: str | None = None, named: int | None = None
+) -> Raster:
     """Read an image: GeoTIFF (also BigTIFF), JPEG 2000, PNG, JPEG or `.npy`.
 
     Pixels stay in the file's own units: scale and offset tags are not applied. Two things about pictures:
 
     - an alpha band becomes validity (alpha 0 is invalid), not a band; a GeoTIFF band with a description of its own is
-      never taken for alpha;
+      never taken for alpha, nor is any when the caller names as many bands as the GeoTIFF has: GDAL declares a fourth
+      band of bytes as alpha without being asked, near infrared as often as not;
     - a PNG's or JPEG 2000's palette is expanded to red, green, blue, and greys of less than 8 bits to the range 0…255;
       a GeoTIFF's palette only colours values that mean something themselves, so the values are kept.
 
@@ -57,6 +60,7 @@ def decode(data: bytes | memoryview, limits: DecodeLimits, media_type: str | Non
         data: the whole file.
         limits: judged by the header, before pixels are read.
         media_type: as declared by the client; the bytes decide, it only appears in a message.
+        named: how many bands the caller has names for.
 
     Raises:
         Undecodable: not one of these formats.
@@ -68,6 +72,8 @@ def decode(data: bytes | memoryview, limits: DecodeLimits, media_type: str | Non
     content = data if isinstance(data, bytes) else bytes(data)
     known = sniff(content, media_type)
     try:
+        if known is Format.GEOTIFF:
+            return _read_geotiff(content, limits, named)
         return _READERS[known](content, limits)
     except ProcessorError:
         raise
@@ -80,12 +86,12 @@ def decode(data: bytes | memoryview, limits: DecodeLimits, media_type: str | Non
         ) from error
 
 
-def _read_geotiff(content: bytes, limits: DecodeLimits) -> Raster:
+def _read_geotiff(content: bytes, limits: DecodeLimits, named: int | None) -> Raster:
     described = check_tiff(content, limits)
     with gdal.opened(content, _DRIVERS[Format.GEOTIFF]) as dataset:
         _guard(dataset, Format.GEOTIFF, limits)
         descriptions = gdal.band_descriptions(content) if described else ("",) * dataset.count
-        return _raster(dataset, descriptions)
+        return _raster(dataset, descriptions, alpha_counts=named == dataset.count)
 
 
 def _read_jpeg(content: bytes, limits: DecodeLimits) -> Raster:
@@ -114,7 +120,6 @@ def _read_png(content: bytes, limits: DecodeLimits) -> Raster:
 
 
 _READERS = {
-    Format.GEOTIFF: _read_geotiff,
     Format.JPEG2000: _read_jpeg2000,
     Format.PNG: _read_png,
     Format.JPEG: _read_jpeg,
@@ -143,11 +148,11 @@ def _guard(dataset: Any, known: Format, limits: DecodeLimits) -> None:
         limits.check_block(rows * columns * itemsize, image)
 
 
-def _raster(dataset: Any, descriptions: tuple[str, ...]) -> Raster:
+def _raster(dataset: Any, descriptions: tuple[str, ...], *, alpha_counts: bool = False) -> Raster:
     # Zeroed, so that a pixel the driver leaves out can never show what the memory held before.
     pixels: NDArray[Any] = np.zeros((dataset.count, dataset.height, dataset.width), dataset.dtypes[0])
     dataset.read(out=pixels)
-    alpha = alpha_band(dataset.colorinterp, descriptions)
+    alpha = None if alpha_counts else alpha_band(dataset.colorinterp, descriptions)
     indexes = [i for i in range(dataset.count) if i != alpha]
     valid = read_validity(dataset, pixels, indexes, alpha)
     chosen = pixels if alpha is None else pixels[indexes]

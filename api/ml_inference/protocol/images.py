@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ml_inference.contract.options import PredictOptions
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from ml_inference.protocol.tensors import Parameters
     from ml_inference.services import Services
 
-type Decode = Callable[[Sequence[Buffer]], Awaitable[Sequence[Raster]]]
-"""Encoded images to rasters, off the event loop."""
+type Decode = Callable[[Sequence[Buffer], int | None], Awaitable[Sequence[Raster]]]
+"""Encoded images, and how many bands the request names, to rasters; off the event loop."""
 
 LONGEST_OPTION: Final = 4096
 
@@ -49,12 +50,12 @@ def decoder(services: Services, deadline: float) -> Decode:
     """
     limits = services.limits
 
-    async def decode_all(images: Sequence[Buffer]) -> list[Raster]:
+    async def decode_all(images: Sequence[Buffer], named: int | None) -> list[Raster]:
         """Decode one after the other: all of them together may have as many pixels as one image."""
         rasters: list[Raster] = []
         pixels = 0
         for number, data in enumerate(images, 1):
-            raster = await _decode(services, data, number, deadline)
+            raster = await _decode(services, data, number, deadline, named)
             rasters.append(raster)
             pixels += raster.height * raster.width
             if pixels > limits.max_pixels:
@@ -66,12 +67,14 @@ def decoder(services: Services, deadline: float) -> Decode:
     return decode_all
 
 
-async def _decode(services: Services, data: Buffer, number: int, deadline: float) -> Raster:
+async def _decode(
+    services: Services, data: Buffer, number: int, deadline: float, named: int | None
+) -> Raster:
     content = data if isinstance(data, bytes | memoryview) else bytes(data)
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(services.pool, decode, content, services.limits)
+            work = partial(decode, content, services.limits, named=named)
+            return await asyncio.get_running_loop().run_in_executor(services.pool, work)
     except TimeoutError:
         raise DeadlineExceeded("the request's time passed while its images were decoded") from None
     except (Undecodable, InvalidRequest) as error:

@@ -150,7 +150,8 @@ async def _decode(call: _Call, image: Image) -> tuple[Raster, float]:
     started = time.perf_counter()
     try:
         async with asyncio.timeout(call.deadline - time.monotonic()):
-            work = partial(decode, image.data, call.services.limits, image.media_type)
+            named = None if call.options.bands is None else len(call.options.bands)
+            work = partial(decode, image.data, call.services.limits, image.media_type, named)
             raster = await _in_pool(call.services, work)
     except TimeoutError:
         raise DeadlineExceeded("the request's time passed while its image was decoded") from None

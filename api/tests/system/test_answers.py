@@ -114,3 +114,12 @@ def test_boxes_as_geojson_lie_at_their_place_on_earth(server):
     )
     np.testing.assert_allclose([ring[:, 0].min(), ring[:, 0].max()], sorted(xs), atol=2e-6)
     np.testing.assert_allclose([ring[:, 1].min(), ring[:, 1].max()], sorted(ys), atol=2e-6)
+
+
+def test_a_fourth_band_that_gdal_takes_for_alpha_is_a_band_when_the_request_names_four(server):
+    pixels = np.random.default_rng(8).integers(0, 256, (4, 40, 30), dtype=np.uint8)
+    pixels[3, :5] = 0  # as alpha these pixels would be invalid
+    body = geotiff(pixels)
+    assert opened(body)[0]["count"] == 4
+    _, values = opened(post(server, "ndvi", body, bands="red,green,blue,nir").content)
+    np.testing.assert_allclose(values[0], ndvi(pixels[0], pixels[3]), atol=1e-6)
