@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from ml_inference.engine.loader import Loader
+from ml_inference.engine.loading import Loader
 from ml_inference.engine.memory import release_memory
 from ml_inference.engine.model import EngineConfig, ServedModel
 from ml_inference.engine.session import resolve_device
