@@ -177,7 +177,7 @@ class _Run:
 
     async def answer(self, file: Path) -> tuple[str, bytes]:
         """The format of the answer for an image, and its bytes."""
-        named = None if self._options.bands is None else len(self._options.bands)
+        named = self._options.named_bands
         raster = await self._in_pool(lambda: decode(file.read_bytes(), self._services.limits, named=named))
         answer = await self.model.predict(raster, self._options, FOR_EVER)
         name, media_type = self._choose(answer)

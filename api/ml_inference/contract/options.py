@@ -23,3 +23,8 @@ class PredictOptions(Frozen):
     threshold: float | None = None
     bands: tuple[str, ...] | None = None
     scaling: tuple[ScalingStep, ...] | None = None
+
+    @property
+    def named_bands(self) -> int | None:
+        """How many bands of the file the request names; None when it leaves that to the file."""
+        return None if self.bands is None else len(self.bands)

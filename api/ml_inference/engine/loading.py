@@ -42,7 +42,7 @@ class LoadedModel:
 
     Attributes:
         threads: of one run; cores: what the process may use.
-        seconds: that fetching is not part of; memory_bytes: resident memory that loading added, at least the file.
+        seconds: that fetching and loading took; memory_bytes: resident memory that loading added, at least the file.
     """
 
     bundle: ModelBundle
@@ -56,13 +56,15 @@ class LoadedModel:
     memory_bytes: int
 
 
-def load_model(bundle: ModelBundle, device: Device, threads: int | None = None) -> LoadedModel:
+def load_model(bundle: ModelBundle, device: Device, threads: int | None, started: float) -> LoadedModel:
     """Read the card, open the session, make both agree, warm up. Blocking.
+
+    `started` is when its fetching began, in `time.perf_counter()` seconds.
 
     Raises:
         CardInvalid: with every reason, when the model cannot be served.
     """
-    started, before = time.perf_counter(), resident_bytes()
+    before = resident_bytes()
     cores = usable_cores()
     threads = threads or (max(1, cores - 1) if device.kind == "cpu" else 1)
     session = OnnxSession(bundle.model_path, device, threads)
@@ -131,9 +133,11 @@ class Loader:
                 f"{self._hint(reference.name)}"
             ) from exc
 
-    async def open(self, bundle: ModelBundle) -> LoadedModel:
+    async def open(self, bundle: ModelBundle, started: float) -> LoadedModel:
         """Open a bundle; see `load_model`."""
-        return await _in_thread(self._opens, partial(load_model, bundle, self._device, self._threads))
+        return await _in_thread(
+            self._opens, partial(load_model, bundle, self._device, self._threads, started)
+        )
 
 
 async def _in_thread[T](slots: asyncio.Semaphore, work: Callable[[], T]) -> T:

@@ -122,9 +122,8 @@ class ServedModel:
 
     def _batch_config(self, config: EngineConfig) -> BatchConfig:
         safety = self._loaded.safety
-        size = config.batch_size or min(
-            AUTO_BATCH[self._loaded.device.kind], self.card.batch_size or AUTO_BATCH["cuda"]
-        )
+        usual = AUTO_BATCH[self._loaded.device.kind]
+        size = config.batch_size or min(usual, self.card.batch_size or usual)
         return BatchConfig(
             size=min(size, safety.limit or size),
             timeout=config.batch_timeout,

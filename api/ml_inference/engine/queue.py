@@ -178,13 +178,6 @@ class BatchQueue:
             self._rows[entry.line] -= rows
         entry.taken += rows
 
-    def drain(self) -> list[Entry]:
-        """Take everyone out."""
-        entries = [entry for line in self._lines.values() for entry in line]
-        for entry in entries:
-            self.discard(entry)
-        return entries
-
 
 def _rank(entry: Entry, now: float) -> tuple[int, float]:
     aged = now - entry.enqueued >= AGEING_SECONDS

@@ -68,7 +68,7 @@ class ModelRegistry:
         self._preloading: set[str] = set()
         self._draining = False
         self._unloaded: set[str] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.preload_failures: dict[str, str] = {}
 
     async def get(self, name: str, version: str | None, deadline: float) -> ServedModel:
@@ -129,7 +129,7 @@ class ModelRegistry:
         self.preload_failures.pop(name, None)
         await asyncio.gather(*(model.close() for model in models))
         models.clear()  # no name may hold one when memory is released
-        release_memory()
+        await asyncio.to_thread(release_memory)
 
     def loaded(self, name: str, version: str | None = None) -> ServedModel | None:
         """The model if it answers already; never loads."""
@@ -222,7 +222,7 @@ class ModelRegistry:
         for task in loads:
             task.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
-        await asyncio.gather(*(model.close() for model in self._models.values()), *self._retiring)
+        await asyncio.gather(*(model.close() for model in self._models.values()), *self._tasks)
 
     # ---- loading
 
@@ -288,18 +288,17 @@ class ModelRegistry:
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Work that outlives who asked for it, and that `close()` waits for."""
         task = asyncio.create_task(work, name=name)
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def _end(self, model: ServedModel, *, replaced: bool) -> None:
         await model.close(replaced=replaced)
         del model
-        release_memory()
+        await asyncio.to_thread(release_memory)
 
     async def _open(self, bundle: ModelBundle, started: float) -> ServedModel:
-        loaded = await self._loader.open(bundle)
-        loaded = replace(loaded, seconds=time.perf_counter() - started)
+        loaded = await self._loader.open(bundle, started)
         model = ServedModel(loaded, self._config, self._metrics.model(bundle.name, bundle.version))
         before = self._models.get((bundle.name, bundle.version))
         self._models[bundle.name, bundle.version] = model

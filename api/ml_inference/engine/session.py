@@ -125,11 +125,6 @@ def resolve_device(text: str) -> Device:
     return parse_device(text, cuda_available=cuda_available())
 
 
-def runtime_version() -> str:
-    """ONNX Runtime's version."""
-    return str(ort.__version__)
-
-
 def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

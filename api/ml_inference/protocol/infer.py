@@ -59,8 +59,8 @@ async def infer(model: ServedModel, request: InferRequest, deadline: float, deco
         tensors = check_request(card, request)
     else:
         options = image_options(request.parameters)
-        named = None if options.bands is None else len(options.bands)
-        tensors = await model.prepare_images(await decode(images, named), options, deadline)
+        rasters = await decode(images, options.named_bands)
+        tensors = await model.prepare_images(rasters, options, deadline)
     if time.monotonic() >= deadline:
         raise DeadlineExceeded("the request's time passed before its tensors were read")
     batched = await model.infer(tensors, deadline, request.priority)

@@ -150,8 +150,9 @@ async def _decode(call: _Call, image: Image) -> tuple[Raster, float]:
     started = time.perf_counter()
     try:
         async with asyncio.timeout(call.deadline - time.monotonic()):
-            named = None if call.options.bands is None else len(call.options.bands)
-            work = partial(decode, image.data, call.services.limits, image.media_type, named)
+            work = partial(
+                decode, image.data, call.services.limits, image.media_type, call.options.named_bands
+            )
             raster = await _in_pool(call.services, work)
     except TimeoutError:
         raise DeadlineExceeded("the request's time passed while its image was decoded") from None
